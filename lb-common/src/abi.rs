@@ -1,0 +1,269 @@
+//! The layout of every map that the XDP program and the agent share.
+//!
+//! Integers and arrays only, no padding, sizes asserted. "Network order" words hold the
+//! bytes as they stand in the packet, so neither side swaps them on the fast path.
+
+use core::mem::{align_of, size_of};
+
+/// Types that may be a map's key or value.
+///
+/// # Safety
+///
+/// Implementors have no padding and every bit pattern is a valid value.
+pub unsafe trait Plain: Copy + 'static {}
+
+macro_rules! plain {
+    ($($type:ty: $size:literal),+ $(,)?) => {$(
+        const _: () = assert!(size_of::<$type>() == $size);
+        // SAFETY: the size asserted above is the sum of the fields' sizes, so there is no
+        // padding, and the fields are integers or arrays of them.
+        unsafe impl Plain for $type {}
+    )+};
+}
+
+plain!(
+    u32: 4,
+    u64: 8,
+    ServiceKey: 20,
+    Service: 64,
+    Backend: 64,
+    FlowKey: 40,
+    NatForward: 16,
+    NatReturn: 40,
+    Settings: 16,
+    Counters: 24,
+);
+
+/// An IPv4 or IPv6 address as it stands in the packet, in network order: IPv4 fills the
+/// first word and leaves the rest zero.
+pub type Address = [u32; 4];
+
+/// The value of [`ServiceKey::family`] and its like for IPv4.
+pub const IPV4: u8 = 4;
+/// The value of [`ServiceKey::family`] and its like for IPv6.
+pub const IPV6: u8 = 6;
+
+/// `(address, port, protocol)`: the key of the maps `SERVICES_BY_KEY` (a service's VIP) and
+/// `RETURNS` (a `nat` backend, as the source of return traffic).
+///
+/// With `port` and `protocol` zero it marks, in `SERVICES_BY_KEY`, that some service has the
+/// address: what cannot be matched to a port (fragments) is recognised by it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// Address, network order.
+    pub address: Address,
+    /// Port, network order.
+    pub port: u16,
+    /// IP protocol number: 6 or 17.
+    pub protocol: u8,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+}
+
+/// How a service's packets are forwarded: the values of [`Service::mode`].
+pub mod mode {
+    /// Destination rewritten; backends route through Weir.
+    pub const NAT: u8 = 1;
+    /// Destination and source rewritten; stateful.
+    pub const FULL_NAT: u8 = 2;
+    /// Destination MAC rewritten; backends answer directly.
+    pub const DSR: u8 = 3;
+}
+
+/// A service: the value of the array `SERVICES`, by service index. Index 0 is never used,
+/// so that its counters can hold what concerns no service.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// See [`ring_word`]: one aligned word, so that a packet never combines one ring with
+    /// another's size. 0: no ring, every packet is dropped as `NoBackend`.
+    pub ring: u64,
+    /// The VIP, network order.
+    pub address: Address,
+    /// The VIP's port, network order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+    /// One of [`mode`].
+    pub mode: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// `full-nat`: index in `SOURCES` of the first source address.
+    pub source_first: u32,
+    /// `full-nat`: number of source addresses; 0 in other modes.
+    pub source_count: u32,
+    /// `full-nat`: first source port, host order.
+    pub port_first: u16,
+    /// `full-nat`: last source port, host order, inclusive.
+    pub port_last: u16,
+    /// Idle time after which a flow may be forgotten, in [`TICK_NS`] units.
+    pub idle_ticks: u32,
+    /// Zero.
+    pub reserved2: [u32; 4],
+}
+
+/// [`Service::ring`] of the ring at `ring_index` in `RINGS`, with `1 << log2_slots` slots.
+pub const fn ring_word(ring_index: u32, log2_slots: u32) -> u64 {
+    ((ring_index as u64) << 32) | ((1u64 << log2_slots) - 1)
+}
+
+/// The index in `RINGS` and the slot mask of a [`Service::ring`].
+pub const fn ring_of(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+/// A backend: the value of the array `BACKENDS`, by backend id. Id 0 means "none".
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where its frames go.
+    pub next_hop: NextHop,
+    /// Address, network order.
+    pub address: Address,
+    /// Port, network order. Ignored by `dsr`.
+    pub port: u16,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+    /// Bits of [`backend_flags`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u32; 5],
+}
+
+/// Bits of [`Backend::flags`].
+pub mod backend_flags {
+    /// May be given new flows (it is in some ring).
+    pub const ALIVE: u8 = 1;
+}
+
+/// The Ethernet side of a way out. Its words are written one at a time, each atomically.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct NextHop {
+    /// Destination MAC (bits 0 to 47, first byte lowest) and VLAN id (bits 48 to 63, host
+    /// order, 0: untagged). 0: not resolved, ask the kernel (`bpf_fib_lookup`).
+    pub destination: u64,
+    /// Source MAC, as in `destination`; the upper bits are zero.
+    pub source: u64,
+    /// Interface to send on.
+    pub ifindex: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The first 48 bits of a [`NextHop`] word.
+pub const fn mac_word(mac: [u8; 6]) -> u64 {
+    u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
+}
+
+/// A flow as a packet of it looks on the wire: the key of `NAT_FORWARD` (client to VIP) and
+/// of `NAT_RETURN` (backend to source address).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    /// Source address, network order.
+    pub source: Address,
+    /// Destination address, network order.
+    pub destination: Address,
+    /// Source port, network order.
+    pub source_port: u16,
+    /// Destination port, network order.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Nanoseconds of the kernel's monotonic clock in one tick of a flow's `last_seen`: a power
+/// of two near a second, so that a busy flow writes its entry once a second.
+pub const TICK_NS: u64 = 1 << 30;
+
+/// Bits of a translated flow's `state`, each set by packets of the entry's own direction.
+pub mod nat_state {
+    /// A FIN was seen.
+    pub const FIN: u8 = 1;
+    /// A RST was seen.
+    pub const RST: u8 = 2;
+}
+
+/// A `full-nat` flow, as its client's packets find it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatForward {
+    /// Backend id.
+    pub backend: u32,
+    /// Index in `SOURCES`.
+    pub source_index: u32,
+    /// Tick of the last packet.
+    pub last_seen: u32,
+    /// Source port towards the backend, network order.
+    pub source_port: u16,
+    /// Bits of [`nat_state`].
+    pub state: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// A `full-nat` flow, as its backend's packets find it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatReturn {
+    /// The client's address, network order.
+    pub client: Address,
+    /// Service index.
+    pub service: u32,
+    /// Backend id.
+    pub backend: u32,
+    /// Tick of the last packet.
+    pub last_seen: u32,
+    /// Tick at which the flow was made.
+    pub created: u32,
+    /// The client's port, network order.
+    pub client_port: u16,
+    /// Bits of [`nat_state`].
+    pub state: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+/// What applies to every packet: the single value of the array `SETTINGS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Bits of [`features`].
+    pub features: u32,
+    /// Counts changes of the kernel's routes, neighbours and links: cached ways back of an
+    /// older epoch are looked up again.
+    pub route_epoch: u32,
+    /// Zero.
+    pub reserved: [u32; 2],
+}
+
+/// Bits of [`Settings::features`]: what no service uses costs no packet a lookup.
+pub mod features {
+    /// Some service is `nat`: sources are looked up in `RETURNS`.
+    pub const NAT: u32 = 1;
+    /// Some service is `full-nat`: packets are looked up in `NAT_RETURN`.
+    pub const FULL_NAT: u32 = 2;
+}
+
+/// Per-CPU counters of a service (`SERVICE_COUNTERS`, by index) or a backend
+/// (`BACKEND_COUNTERS`, by id).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Packets forwarded from clients.
+    pub packets: u64,
+    /// Their bytes, from the Ethernet header on.
+    pub bytes: u64,
+    /// Of `packets`, those that open a connection: TCP SYN without ACK.
+    pub connections: u64,
+}
+
+const _: () = assert!(align_of::<Backend>() == 64, "a backend is one cache line");

@@ -1,0 +1,4 @@
+//! Weir: the agent that owns the configuration, watches health and keeps the data path's
+//! maps true, and the command line that talks to it.
+
+pub mod desired;
