@@ -32,6 +32,8 @@ plain!(
     NatReturn: 40,
     Settings: 16,
     Counters: 24,
+    NeighbourRequest: 24,
+    CachedRoute: 64,
 );
 
 /// An IPv4 or IPv6 address as it stands in the packet, in network order: IPv4 fills the
@@ -150,8 +152,8 @@ pub struct NextHop {
     pub source: u64,
     /// Interface to send on.
     pub ifindex: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Largest packet that fits, from the IP header on, in bytes; 0: not known.
+    pub mtu: u32,
 }
 
 /// The first 48 bits of a [`NextHop`] word.
@@ -267,3 +269,46 @@ pub struct Counters {
 }
 
 const _: () = assert!(align_of::<Backend>() == 64, "a backend is one cache line");
+
+/// The value of `EGRESS`, by interface index: the interface to send on for it, and the VLAN
+/// id in the upper half (0: untagged). A VLAN device's frames go out of its parent.
+pub const fn egress(ifindex: u32, vlan: u16) -> u64 {
+    ifindex as u64 | ((vlan as u64) << 32)
+}
+
+/// Asks the agent, through the ring buffer `NEIGHBOUR_REQUESTS`, to have the kernel resolve
+/// an address that a packet is waiting for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourRequest {
+    /// The next hop's address, network order.
+    pub address: Address,
+    /// Interface it is on.
+    pub ifindex: u32,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// A way back that the kernel was asked for: the value of the per-CPU array `ROUTE_CACHE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachedRoute {
+    /// The way out.
+    pub hop: NextHop,
+    /// Where to, network order.
+    pub destination: Address,
+    /// [`Settings::route_epoch`] when it was looked up.
+    pub epoch: u32,
+    /// Tick when it was looked up.
+    pub tick: u32,
+    /// [`IPV4`] or [`IPV6`]; 0: empty.
+    pub family: u8,
+    /// 1: the destination is this host's own; `hop` means nothing.
+    pub local: u8,
+    /// 1: the destination itself is the next hop.
+    pub on_link: u8,
+    /// Zero.
+    pub reserved: [u8; 13],
+}

@@ -3,5 +3,13 @@
 #![no_std]
 
 pub mod abi;
+pub mod checksum;
+pub mod frame;
+pub mod full_nat;
+pub mod hash;
+pub mod packet;
 pub mod reason;
+pub mod rewrite;
 pub mod slot;
+pub mod steer;
+pub mod tables;

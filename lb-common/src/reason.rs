@@ -53,6 +53,10 @@ reasons! {
     FlowTableFull = 11, "flow_table_full";
     /// The frame could not be resized for its VLAN tag.
     Resize = 12, "resize";
+    /// The kernel may not forward on the interface: its `forwarding` sysctl is 0.
+    ForwardingDisabled = 13, "forwarding_disabled";
+    /// The maps contradict each other for a moment, or an index is out of range.
+    Inconsistent = 14, "inconsistent";
 }
 
 /// Counters a service has in `DROPS`: a power of two above the number of reasons, so that

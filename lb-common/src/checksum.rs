@@ -1,0 +1,58 @@
+//! Incremental updates of the Internet checksum (RFC 1071, RFC 1624).
+//!
+//! One's complement sums do not depend on byte order, so everything here works on words as
+//! they stand in the packet.
+
+/// What a rewrite changes in a checksum: the sum of the new words and of the complements of
+/// the old ones. Folded only when it is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// A rewrite of nothing.
+    pub const NONE: Self = Self(0);
+
+    /// A 16-bit word at an even offset was `old` and is `new`.
+    #[inline(always)]
+    pub const fn word16(self, old: u16, new: u16) -> Self {
+        Self(self.0 + (!old) as u64 + new as u64)
+    }
+
+    /// A 32-bit word at an even offset was `old` and is `new`.
+    #[inline(always)]
+    pub const fn word32(self, old: u32, new: u32) -> Self {
+        Self(self.0 + (!old) as u64 + new as u64)
+    }
+
+    /// Both changes. Exact for up to 2^30 words in all.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The checksum field that was `check`, after the change (RFC 1624, equation 3).
+    #[inline(always)]
+    pub const fn apply(self, check: u16) -> u16 {
+        !fold(self.0 + (!check) as u64)
+    }
+
+    /// The same for UDP, where a computed zero is sent as all ones (RFC 768). The caller
+    /// leaves a field of zero alone: there is no checksum then.
+    #[inline(always)]
+    pub const fn apply_udp(self, check: u16) -> u16 {
+        match self.apply(check) {
+            0 => 0xffff,
+            check => check,
+        }
+    }
+}
+
+/// The one's complement sum of the 16-bit words of `sum`.
+#[inline(always)]
+const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}

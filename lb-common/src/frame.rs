@@ -1,0 +1,126 @@
+//! The only door to a packet's bytes.
+
+use core::marker::PhantomData;
+
+/// A frame that can be read, written and resized at its front. The XDP program implements
+/// it over the driver's buffer, host tests over a vector: both run the same pipeline.
+pub trait Frame {
+    /// Length in bytes, from the Ethernet header on.
+    fn length(&self) -> usize;
+
+    /// The `N` bytes from `offset` on, if the frame reaches that far.
+    fn window<const N: usize>(&self, offset: usize) -> Option<Window<'_, N>>;
+
+    /// The same, to write to.
+    fn window_mut<const N: usize>(&mut self, offset: usize) -> Option<WindowMut<'_, N>>;
+
+    /// Adds `by` bytes of any content before the frame. Takes `&mut self`, so that no window
+    /// outlives it. False: no room, the frame is unchanged.
+    fn grow_front(&mut self, by: usize) -> bool;
+
+    /// Removes `by` bytes from the front. False: not that many, the frame is unchanged.
+    fn shrink_front(&mut self, by: usize) -> bool;
+}
+
+/// `N` bytes of a frame, checked once; reads at constant offsets are checked when compiling.
+#[derive(Clone, Copy)]
+pub struct Window<'a, const N: usize> {
+    start: *const u8,
+    frame: PhantomData<&'a [u8; N]>,
+}
+
+/// [`Window`], to write to.
+pub struct WindowMut<'a, const N: usize> {
+    start: *mut u8,
+    frame: PhantomData<&'a mut [u8; N]>,
+}
+
+/// Integers that may stand at any offset of a packet, as they stand there (network order).
+pub trait Word: Copy {}
+impl Word for u8 {}
+impl Word for u16 {}
+impl Word for u32 {}
+impl Word for u64 {}
+
+impl<const N: usize> Window<'_, N> {
+    /// # Safety
+    ///
+    /// `start` points at `N` bytes that stay readable for the window's lifetime.
+    #[inline(always)]
+    pub unsafe fn new(start: *const u8) -> Self {
+        Self {
+            start,
+            frame: PhantomData,
+        }
+    }
+
+    /// The integer at `OFFSET`, bytes as on the wire.
+    #[inline(always)]
+    pub fn get<T: Word, const OFFSET: usize>(&self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= N, "outside of the window") };
+        // SAFETY: in bounds by the assertion and the constructor's promise.
+        unsafe { load(self.start.add(OFFSET).cast()) }
+    }
+}
+
+impl<const N: usize> WindowMut<'_, N> {
+    /// # Safety
+    ///
+    /// `start` points at `N` bytes that stay readable and writable, and are reached through
+    /// nothing else, for the window's lifetime.
+    #[inline(always)]
+    pub unsafe fn new(start: *mut u8) -> Self {
+        Self {
+            start,
+            frame: PhantomData,
+        }
+    }
+
+    /// The integer at `OFFSET`, bytes as on the wire.
+    #[inline(always)]
+    pub fn get<T: Word, const OFFSET: usize>(&self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= N, "outside of the window") };
+        // SAFETY: in bounds by the assertion and the constructor's promise.
+        unsafe { load(self.start.add(OFFSET).cast_const().cast()) }
+    }
+
+    /// Writes the integer at `OFFSET`, bytes as on the wire.
+    #[inline(always)]
+    pub fn set<T: Word, const OFFSET: usize>(&mut self, value: T) {
+        const { assert!(OFFSET + size_of::<T>() <= N, "outside of the window") };
+        // SAFETY: in bounds by the assertion and the constructor's promise.
+        unsafe { store(self.start.add(OFFSET).cast(), value) }
+    }
+}
+
+/// # Safety
+///
+/// `pointer` is valid for a read of `T`, at any alignment.
+#[inline(always)]
+unsafe fn load<T: Word>(pointer: *const T) -> T {
+    // The BPF backend turns a read without known alignment into one load a byte; the machines
+    // that run BPF load at any alignment, and the verifier allows it for packets.
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: valid by the caller's promise; alignment does not matter to BPF's loads.
+    return unsafe { pointer.read() };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: valid by the caller's promise.
+    return unsafe { pointer.read_unaligned() };
+}
+
+/// # Safety
+///
+/// `pointer` is valid for a write of `T`, at any alignment.
+#[inline(always)]
+unsafe fn store<T: Word>(pointer: *mut T, value: T) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: as in `load`.
+    unsafe {
+        pointer.write(value)
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as in `load`.
+    unsafe {
+        pointer.write_unaligned(value)
+    };
+}

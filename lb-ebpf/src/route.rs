@@ -1,0 +1,156 @@
+//! Asking the kernel's routing tables, and remembering the answer for a second.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
+        BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
+    },
+    helpers::generated::bpf_fib_lookup,
+    programs::XdpContext,
+};
+use lb_common::{
+    abi::{CachedRoute, IPV4, NeighbourRequest, NextHop, mac_word},
+    reason::Reason,
+    tables::{Route, RouteQuery},
+};
+
+use crate::maps;
+
+/// Destinations remembered per CPU: a power of two.
+pub const CACHE_ENTRIES: u32 = 4096;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// The way to an address, at most two ticks old and of the present epoch.
+#[inline(always)]
+pub fn lookup(context: &XdpContext, ingress: u32, tick: u32, query: &RouteQuery) -> Route {
+    let epoch = maps::SETTINGS
+        .get(0)
+        .map_or(0, |settings| settings.route_epoch);
+    let Some(entry) = maps::ROUTE_CACHE.get_ptr_mut(cache_index(query)) else {
+        return Route::None(Reason::Inconsistent);
+    };
+    // SAFETY: a live entry of this CPU's, and nothing interrupts the program on it.
+    let entry = unsafe { &mut *entry };
+    if entry.family == query.family
+        && entry.destination == query.destination
+        && entry.epoch == epoch
+        && tick.wrapping_sub(entry.tick) <= 1
+    {
+        return match entry.local {
+            0 => Route::Via {
+                hop: entry.hop,
+                on_link: entry.on_link != 0,
+            },
+            _ => Route::Local,
+        };
+    }
+    let route = ask(context, ingress, query);
+    let (hop, local, on_link) = match route {
+        Route::Via { hop, on_link } => (hop, 0, u8::from(on_link)),
+        Route::Local => (NextHop::default(), 1, 0),
+        Route::None(_) => return route,
+    };
+    *entry = CachedRoute {
+        hop,
+        destination: query.destination,
+        epoch,
+        tick,
+        family: query.family,
+        local,
+        on_link,
+        reserved: [0; 13],
+    };
+    route
+}
+
+#[inline(always)]
+fn cache_index(query: &RouteQuery) -> u32 {
+    let [a, b, c, d] = query.destination;
+    (a ^ b ^ c ^ d).wrapping_mul(0x9e37_79b1) >> (32 - CACHE_ENTRIES.trailing_zeros())
+}
+
+/// `bpf_fib_lookup`. Not inlined: its parameters need 64 bytes of stack.
+#[inline(never)]
+fn ask(context: &XdpContext, ingress: u32, query: &RouteQuery) -> Route {
+    // SAFETY: integers and unions of integers, for which zero is a value.
+    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+    fib.l4_protocol = query.protocol;
+    fib.ifindex = ingress;
+    if query.family == IPV4 {
+        fib.family = AF_INET;
+        fib.__bindgen_anon_3.ipv4_src = query.source[0];
+        fib.__bindgen_anon_4.ipv4_dst = query.destination[0];
+    } else {
+        fib.family = AF_INET6;
+        fib.__bindgen_anon_3.ipv6_src = query.source;
+        fib.__bindgen_anon_4.ipv6_dst = query.destination;
+    }
+    // SAFETY: the kernel reads and writes `fib`, of the size given.
+    let result = unsafe {
+        bpf_fib_lookup(
+            context.ctx.cast(),
+            &raw mut fib,
+            size_of::<FibLookup>() as i32,
+            0,
+        )
+    };
+    match result as u32 {
+        BPF_FIB_LKUP_RET_SUCCESS => via(&fib, query),
+        BPF_FIB_LKUP_RET_NOT_FWDED => Route::Local,
+        BPF_FIB_LKUP_RET_FWD_DISABLED => Route::None(Reason::ForwardingDisabled),
+        BPF_FIB_LKUP_RET_NO_NEIGH => {
+            request_neighbour(&fib);
+            Route::None(Reason::NoNeighbour)
+        }
+        _ => Route::None(Reason::NoRoute),
+    }
+}
+
+/// The next hop's address, which the kernel has put in the destination's place.
+#[inline(always)]
+fn next_hop_address(fib: &FibLookup) -> (u8, [u32; 4]) {
+    // SAFETY: both members are integers, for which any bits are a value.
+    unsafe {
+        match fib.family {
+            AF_INET => (IPV4, [fib.__bindgen_anon_4.ipv4_dst, 0, 0, 0]),
+            _ => (lb_common::abi::IPV6, fib.__bindgen_anon_4.ipv6_dst),
+        }
+    }
+}
+
+#[inline(always)]
+fn via(fib: &FibLookup, query: &RouteQuery) -> Route {
+    // SAFETY: one aligned word, copied at once.
+    let Some(egress) = (unsafe { maps::EGRESS.get(fib.ifindex) }).copied() else {
+        return Route::None(Reason::EgressUnknown);
+    };
+    let vlan = egress >> 32;
+    // SAFETY: both members are integers; after a look-up it is the MTU (Linux 5.12).
+    let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
+    Route::Via {
+        hop: NextHop {
+            destination: mac_word(fib.dmac) | (vlan << 48),
+            source: mac_word(fib.smac),
+            ifindex: egress as u32,
+            mtu: u32::from(mtu),
+        },
+        on_link: next_hop_address(fib) == (query.family, query.destination),
+    }
+}
+
+#[inline(always)]
+fn request_neighbour(fib: &FibLookup) {
+    let (family, address) = next_hop_address(fib);
+    // A full ring buffer is read by an agent that is busy with as many requests.
+    let _ = maps::NEIGHBOUR_REQUESTS.output(
+        NeighbourRequest {
+            address,
+            ifindex: fib.ifindex,
+            family,
+            reserved: [0; 3],
+        },
+        0,
+    );
+}

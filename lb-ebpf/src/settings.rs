@@ -1,0 +1,16 @@
+//! What the agent fixes when it loads the program: read-only, so the verifier knows the
+//! values.
+
+use aya_ebpf::Global;
+
+/// First half of the flow hash's secret.
+#[unsafe(no_mangle)]
+pub static HASH_KEY_LOW: Global<u64> = Global::new(0);
+
+/// Second half of the flow hash's secret.
+#[unsafe(no_mangle)]
+pub static HASH_KEY_HIGH: Global<u64> = Global::new(0);
+
+/// Number of possible CPUs, at least 1.
+#[unsafe(no_mangle)]
+pub static CPUS: Global<u32> = Global::new(1);
