@@ -1,1 +1,34 @@
-fn main() {}
+//! The developers' verbs: `cargo xtask setup`, `build`, `test` and so on, one file a verb.
+
+mod build;
+mod command;
+mod lint;
+mod setup;
+mod test;
+mod toolchain;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Weir's developers' verbs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// Find or install what building and running Weir needs; the other verbs do this too.
+    Setup,
+    /// Build everything.
+    Build(build::Args),
+    /// Check the formatting and run clippy over everything.
+    Lint,
+    /// Run every test, or those whose name contains FILTER. Needs root.
+    Test(test::Args),
+}
+
+fn main() -> Result<()> {
+    match Verb::parse() {
+        Verb::Setup => setup::verb(),
+        Verb::Build(args) => build::verb(&args),
+        Verb::Lint => lint::verb(),
+        Verb::Test(args) => test::verb(&args),
+    }
+}

@@ -1,0 +1,44 @@
+//! `cargo xtask setup`: finds or installs what Weir needs. Every step says what it does and
+//! why; where all is there, nothing is done.
+
+mod apt;
+mod compiler;
+mod linker;
+mod tools;
+
+use anyhow::Result;
+
+use crate::toolchain::{self, Toolchain};
+
+/// Everything that any verb needs.
+pub(crate) fn verb() -> Result<()> {
+    let toolchain = for_running()?;
+    println!(
+        "setup: all is there: toolchain `{}` and bpf-linker with LLVM {} build the XDP program",
+        toolchain.name,
+        toolchain::linker_llvm()?
+    );
+    Ok(())
+}
+
+/// What building needs; says nothing if it is there.
+pub(crate) fn for_building() -> Result<Toolchain> {
+    match toolchain::choose() {
+        Ok(found) => Ok(found),
+        Err(obstacles) => {
+            eprintln!("setup: {obstacles:#}");
+            compiler::install()
+        }
+    }
+}
+
+/// What building and running with real traffic need; says nothing if it is there.
+pub(crate) fn for_running() -> Result<Toolchain> {
+    tools::install()?;
+    for_building()
+}
+
+/// One step, before it is taken.
+fn step(what: &str, why: &str) {
+    eprintln!("setup: {what}: {why}");
+}

@@ -1,0 +1,94 @@
+//! `cargo xtask test`.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    command::{cargo, find, run, shown},
+    setup,
+};
+
+/// The package whose tests need a kernel for themselves.
+const KERNEL_TESTS: &str = "weir-tests";
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only the tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// The host's tests, then those that need a kernel, one at a time. No test at all is a failure.
+pub(crate) fn verb(args: &Args) -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the tests load BPF programs and make network namespaces, which needs root: \
+         `sudo -E env \"PATH=$PATH\" cargo xtask test`; \
+         without root, `cargo test -p lb-common -p lb-userspace` runs those that need no kernel"
+    );
+    setup::for_running()?;
+    if find("cargo-nextest").is_some() {
+        // .config/nextest.toml keeps the kernel tests apart.
+        return run(cargo()
+            .args(["nextest", "run", "--no-tests=fail"])
+            .args(&args.filter));
+    }
+    let mut ran = counted(
+        cargo()
+            .args(["test", "--workspace", "--exclude", "lb-ebpf"])
+            .args(["--exclude", KERNEL_TESTS, "--lib", "--bins", "--tests"])
+            .args(&args.filter),
+    )?;
+    ran += counted(
+        cargo()
+            .args(["test", "--package", KERNEL_TESTS, "--lib", "--tests"])
+            .args(&args.filter)
+            .args(["--", "--test-threads=1"]),
+    )?;
+    let filter = args.filter.as_deref().unwrap_or_default();
+    ensure!(ran > 0, "no test has `{filter}` in its name");
+    Ok(())
+}
+
+/// Runs `cargo test` and says how many tests ran.
+fn counted(command: &mut Command) -> Result<u64> {
+    let shown = shown(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    let mut ran = 0;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            ran += passed(&line).unwrap_or(0);
+            println!("{line}");
+        }
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "`{shown}` failed: {status}");
+    Ok(ran)
+}
+
+/// How many tests passed, from libtest's last line of a binary.
+fn passed(line: &str) -> Option<u64> {
+    let counts = line.strip_prefix("test result: ok. ")?;
+    counts.split_once(" passed")?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passed;
+
+    #[test]
+    fn counts_what_libtest_reports() {
+        let line = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out";
+        assert_eq!(passed(line), Some(12));
+        assert_eq!(passed("test maglev::fair ... ok"), None);
+        assert_eq!(passed("running 12 tests"), None);
+    }
+}
