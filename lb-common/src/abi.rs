@@ -24,7 +24,7 @@ macro_rules! plain {
 plain!(
     u32: 4,
     u64: 8,
-    ServiceKey: 20,
+    ServiceKey: 24,
     Service: 64,
     Backend: 64,
     FlowKey: 40,
@@ -36,9 +36,10 @@ plain!(
     CachedRoute: 64,
 );
 
-/// An IPv4 or IPv6 address as it stands in the packet, in network order: IPv4 fills the
-/// first word and leaves the rest zero.
-pub type Address = [u32; 4];
+/// An IPv4 or IPv6 address, its bytes in memory as they stand in the packet: IPv4 fills the
+/// first four and leaves the rest zero. Two words, since BPF's registers and spills are 64
+/// bits wide.
+pub type Address = [u64; 2];
 
 /// The value of [`ServiceKey::family`] and its like for IPv4.
 pub const IPV4: u8 = 4;
@@ -61,6 +62,8 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// [`IPV4`] or [`IPV6`].
     pub family: u8,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// How a service's packets are forwarded: the values of [`Service::mode`].
@@ -186,12 +189,14 @@ pub struct FlowKey {
 /// of two near a second, so that a busy flow writes its entry once a second.
 pub const TICK_NS: u64 = 1 << 30;
 
-/// Bits of a translated flow's `state`, each set by packets of the entry's own direction.
+/// Bits of [`NatReturn::state`].
 pub mod nat_state {
-    /// A FIN was seen.
-    pub const FIN: u8 = 1;
-    /// A RST was seen.
-    pub const RST: u8 = 2;
+    /// The client sent a FIN.
+    pub const CLIENT_FIN: u8 = 1;
+    /// The backend sent a FIN.
+    pub const BACKEND_FIN: u8 = 2;
+    /// One of them sent a RST, and its sender has not spoken since.
+    pub const RST: u8 = 4;
 }
 
 /// A `full-nat` flow, as its client's packets find it.
@@ -202,17 +207,16 @@ pub struct NatForward {
     pub backend: u32,
     /// Index in `SOURCES`.
     pub source_index: u32,
-    /// Tick of the last packet.
+    /// Tick at which the client's packets last marked the flow's [`NatReturn`] as alive.
     pub last_seen: u32,
     /// Source port towards the backend, network order.
     pub source_port: u16,
-    /// Bits of [`nat_state`].
-    pub state: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: u16,
 }
 
-/// A `full-nat` flow, as its backend's packets find it.
+/// A `full-nat` flow, as its backend's packets find it. It alone says whether the flow lives
+/// and holds its source endpoint.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatReturn {
@@ -222,7 +226,7 @@ pub struct NatReturn {
     pub service: u32,
     /// Backend id.
     pub backend: u32,
-    /// Tick of the last packet.
+    /// Tick of the last packet, in either direction.
     pub last_seen: u32,
     /// Tick at which the flow was made.
     pub created: u32,
@@ -311,4 +315,12 @@ pub struct CachedRoute {
     pub on_link: u8,
     /// Zero.
     pub reserved: [u8; 13],
+}
+
+/// Indexes in `PROGRAMS`.
+pub mod program {
+    /// The program `weir`.
+    pub const STEER: u32 = 0;
+    /// The program `weir_open`.
+    pub const OPEN: u32 = 1;
 }

@@ -24,6 +24,13 @@ impl Delta {
         Self(self.0 + (!old) as u64 + new as u64)
     }
 
+    /// A 64-bit word at an even offset was `old` and is `new`.
+    #[inline(always)]
+    pub const fn word64(self, old: u64, new: u64) -> Self {
+        self.word32(old as u32, new as u32)
+            .word32((old >> 32) as u32, (new >> 32) as u32)
+    }
+
     /// Both changes. Exact for up to 2^30 words in all.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {

@@ -32,18 +32,15 @@ impl HashKey {
         // Forced odd, so that multiplying loses nothing.
         let multiplier = self.0[1] | 1;
         let mut state = self.0[0] ^ protocol as u64;
-        state = absorb(state, pair(source[0], destination[0]), multiplier);
-        if family != IPV4 {
-            state = absorb(state, pair(source[1], destination[1]), multiplier);
-            state = absorb(state, pair(source[2], destination[2]), multiplier);
-            state = absorb(state, pair(source[3], destination[3]), multiplier);
+        if family == IPV4 {
+            state = absorb(state, source[0] | (destination[0] << 32), multiplier);
+        } else {
+            state = absorb(state, source[0], multiplier);
+            state = absorb(state, source[1], multiplier);
+            state = absorb(state, destination[0], multiplier);
+            state = absorb(state, destination[1], multiplier);
         }
         state = absorb(state, ports as u64, multiplier);
         absorb(state, 0, GOLDEN)
     }
-}
-
-#[inline(always)]
-const fn pair(low: u32, high: u32) -> u64 {
-    low as u64 | ((high as u64) << 32)
 }

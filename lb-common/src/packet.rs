@@ -116,8 +116,8 @@ fn parse_ipv4<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
     if vihl >> 4 != 4 || header < Ipv4Hdr::LEN {
         return Parsed::Other;
     }
-    let source = [ip.get::<u32, { offset_of!(Ipv4Hdr, src_addr) }>(), 0, 0, 0];
-    let destination = [ip.get::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>(), 0, 0, 0];
+    let source = ipv4_address(ip.get::<u32, { offset_of!(Ipv4Hdr, src_addr) }>());
+    let destination = ipv4_address(ip.get::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>());
     let total = u16::from_be(ip.get::<u16, { offset_of!(Ipv4Hdr, tot_len) }>()) as usize;
     let protocol = ip.get::<u8, { offset_of!(Ipv4Hdr, proto) }>();
     if protocol != TCP && protocol != UDP {
@@ -151,17 +151,10 @@ fn parse_ipv6<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
     if ip.get::<u8, 0>() >> 4 != 6 {
         return Parsed::Other;
     }
-    let source = [
-        ip.get::<u32, { SOURCE }>(),
-        ip.get::<u32, { SOURCE + 4 }>(),
-        ip.get::<u32, { SOURCE + 8 }>(),
-        ip.get::<u32, { SOURCE + 12 }>(),
-    ];
+    let source = [ip.get::<u64, { SOURCE }>(), ip.get::<u64, { SOURCE + 8 }>()];
     let destination = [
-        ip.get::<u32, { DESTINATION }>(),
-        ip.get::<u32, { DESTINATION + 4 }>(),
-        ip.get::<u32, { DESTINATION + 8 }>(),
-        ip.get::<u32, { DESTINATION + 12 }>(),
+        ip.get::<u64, { DESTINATION }>(),
+        ip.get::<u64, { DESTINATION + 8 }>(),
     ];
     let payload = u16::from_be(ip.get::<u16, { offset_of!(Ipv6Hdr, payload_len) }>()) as usize;
     let protocol = ip.get::<u8, { offset_of!(Ipv6Hdr, next_hdr) }>();
@@ -214,6 +207,13 @@ fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, end: usize) -> Parsed {
     Parsed::Packet(packet)
 }
 
+/// An IPv4 address as it was read from a packet. The low half of a word comes first in
+/// memory on the little-endian machines that BPF objects are built for.
+#[inline(always)]
+pub const fn ipv4_address(raw: u32) -> Address {
+    [(raw as u64).to_le(), 0]
+}
+
 #[inline(always)]
 fn odd(family: u8, destination: Address, reason: Reason) -> Parsed {
     Parsed::Odd(ServiceKey::any_port(family, destination), reason)
@@ -249,6 +249,7 @@ impl Packet {
             port: self.destination_port(),
             protocol: self.protocol,
             family: self.family,
+            reserved: 0,
         }
     }
 
@@ -260,6 +261,7 @@ impl Packet {
             port: self.source_port(),
             protocol: self.protocol,
             family: self.family,
+            reserved: 0,
         }
     }
 
@@ -287,6 +289,7 @@ impl ServiceKey {
             port: 0,
             protocol: 0,
             family,
+            reserved: 0,
         }
     }
 }

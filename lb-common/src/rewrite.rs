@@ -59,14 +59,10 @@ pub fn translate<F: Frame>(
 
 #[inline(always)]
 fn address_delta(delta: Delta, family: u8, old: &Address, new: &Address) -> Delta {
-    let delta = delta.word32(old[0], new[0]);
     if family == IPV4 {
-        return delta;
+        return delta.word32(old[0] as u32, new[0] as u32);
     }
-    delta
-        .word32(old[1], new[1])
-        .word32(old[2], new[2])
-        .word32(old[3], new[3])
+    delta.word64(old[0], new[0]).word64(old[1], new[1])
 }
 
 #[inline(always)]
@@ -81,10 +77,10 @@ fn translate_ipv4<F: Frame>(
         .window_mut::<{ Ipv4Hdr::LEN }>(packet.l3)
         .ok_or(Reason::Malformed)?;
     if let Some(new) = source {
-        ip.set::<u32, { offset_of!(Ipv4Hdr, src_addr) }>(new.address[0]);
+        ip.set::<u32, { offset_of!(Ipv4Hdr, src_addr) }>(new.address[0] as u32);
     }
     if let Some(new) = destination {
-        ip.set::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>(new.address[0]);
+        ip.set::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>(new.address[0] as u32);
     }
     let ttl = packet.ttl.wrapping_sub(1);
     ip.set::<u8, { offset_of!(Ipv4Hdr, ttl) }>(ttl);
@@ -110,16 +106,12 @@ fn translate_ipv6<F: Frame>(
         .window_mut::<{ Ipv6Hdr::LEN }>(packet.l3)
         .ok_or(Reason::Malformed)?;
     if let Some(new) = source {
-        ip.set::<u32, { SOURCE }>(new.address[0]);
-        ip.set::<u32, { SOURCE + 4 }>(new.address[1]);
-        ip.set::<u32, { SOURCE + 8 }>(new.address[2]);
-        ip.set::<u32, { SOURCE + 12 }>(new.address[3]);
+        ip.set::<u64, { SOURCE }>(new.address[0]);
+        ip.set::<u64, { SOURCE + 8 }>(new.address[1]);
     }
     if let Some(new) = destination {
-        ip.set::<u32, { DESTINATION }>(new.address[0]);
-        ip.set::<u32, { DESTINATION + 4 }>(new.address[1]);
-        ip.set::<u32, { DESTINATION + 8 }>(new.address[2]);
-        ip.set::<u32, { DESTINATION + 12 }>(new.address[3]);
+        ip.set::<u64, { DESTINATION }>(new.address[0]);
+        ip.set::<u64, { DESTINATION + 8 }>(new.address[1]);
     }
     ip.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(packet.ttl.wrapping_sub(1));
     Ok(())

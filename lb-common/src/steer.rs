@@ -23,6 +23,9 @@ pub enum Verdict {
     Drop(Reason),
     /// Send it out of the interface with this index.
     Send(u32),
+    /// It is the first of a flow that is to be remembered: give the unchanged frame to
+    /// [`open`]. Apart, since it is rare and needs a stack of its own in the kernel.
+    Open,
 }
 
 /// Why a packet is not sent on.
@@ -32,6 +35,8 @@ pub enum Stop {
     Pass,
     /// Dropped, on the account of a service (0: of none).
     Drop(u32, Reason),
+    /// Its flow is to be made first; nothing was changed.
+    Open,
 }
 
 /// Decides about a frame, and changes it where it is to be sent.
@@ -48,11 +53,35 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     match sent {
         Ok(ifindex) => Verdict::Send(ifindex),
         Err(Stop::Pass) => Verdict::Pass,
-        Err(Stop::Drop(service, reason)) => {
-            tables.count_dropped(service, reason);
-            Verdict::Drop(reason)
-        }
+        Err(Stop::Open) => Verdict::Open,
+        Err(Stop::Drop(service, reason)) => drop(tables, service, reason),
     }
+}
+
+/// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`].
+///
+/// # Errors
+///
+/// The verdict, where there is no flow now. Else give the frame to [`steer`] again.
+#[inline(always)]
+pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<(), Verdict> {
+    let Parsed::Packet(packet) = parse(frame) else {
+        return Err(Verdict::Pass);
+    };
+    let Some(index) = tables.service_index(&packet.service_key()) else {
+        return Err(Verdict::Pass);
+    };
+    match tables.service(index) {
+        Some(service) => full_nat::open(tables, &packet, index, service),
+        None => Err(Reason::Inconsistent),
+    }
+    .map_err(|reason| drop(tables, index, reason))
+}
+
+#[inline(always)]
+fn drop<T: Tables>(tables: &T, service: u32, reason: Reason) -> Verdict {
+    tables.count_dropped(service, reason);
+    Verdict::Drop(reason)
 }
 
 #[inline(always)]
@@ -65,71 +94,89 @@ fn steer_packet<F: Frame, T: Tables>(
         let service = tables
             .service(index)
             .ok_or(Stop::Drop(0, Reason::Inconsistent))?;
-        let bytes = frame.length();
-        let (backend, ifindex) = match service.mode {
-            mode::FULL_NAT => full_nat::forward(frame, tables, packet, index, service),
-            _ => forward(frame, tables, packet, service),
-        }
-        .map_err(|reason| Stop::Drop(index, reason))?;
-        tables.count_forwarded(index, backend, bytes, packet.opens());
-        return Ok(ifindex);
+        let stop = |reason| Stop::Drop(index, reason);
+        let target = match service.mode {
+            mode::FULL_NAT => full_nat::known(tables, packet, index)?,
+            _ => Target {
+                backend: select(tables, packet, service).map_err(stop)?,
+                source: None,
+            },
+        };
+        return forward(frame, tables, packet, index, service, target).map_err(stop);
     }
     let features = tables.features();
     if features & features::NAT != 0
         && let Some(index) = tables.return_service(&packet.return_key())
     {
-        return backward(frame, tables, packet, index);
+        return backward(frame, tables, packet, index, None);
     }
-    if features & features::FULL_NAT != 0 {
-        return full_nat::backward(frame, tables, packet);
+    if features & features::FULL_NAT != 0
+        && let Some((index, client)) = full_nat::client_of(tables, packet)
+    {
+        return backward(frame, tables, packet, index, Some(client));
     }
     Err(Stop::Pass)
 }
 
-/// A packet from a client of a `nat` or `dsr` service.
+/// Where a packet of a client's goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    /// Backend id.
+    pub(crate) backend: u32,
+    /// What the backend sees as the source (`full-nat`).
+    pub(crate) source: Option<Endpoint>,
+}
+
+/// A packet from a client, to its backend.
 #[inline(always)]
 fn forward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet,
+    index: u32,
     service: &Service,
-) -> Result<(u32, u32), Reason> {
-    let id = select(tables, packet, service)?;
-    let backend = usable_backend(tables, id)?;
-    let hop = hop_to(tables, frame, packet, service.mode, backend)?;
-    if service.mode == mode::NAT {
+    target: Target,
+) -> Result<u32, Reason> {
+    let backend = usable_backend(tables, target.backend)?;
+    let hop = hop_to(tables, packet, service.mode, backend)?;
+    fits(frame, packet, &hop)?;
+    let bytes = frame.length();
+    if service.mode != mode::DSR {
         may_route(packet)?;
-        translate(frame, packet, None, Some(backend.endpoint()))?;
+        translate(frame, packet, target.source, Some(backend.endpoint()))?;
     }
     readdress(frame, packet, &hop)?;
-    Ok((id, hop.ifindex))
+    tables.count_forwarded(index, target.backend, bytes, packet.opens());
+    Ok(hop.ifindex)
 }
 
-/// A packet from a backend of a `nat` service.
+/// A packet from a backend, to the client that saw the service's VIP.
 #[inline(always)]
 fn backward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet,
     index: u32,
+    client: Option<Endpoint>,
 ) -> Result<u32, Stop> {
-    let drop = |reason| Stop::Drop(index, reason);
-    let service = tables.service(index).ok_or(drop(Reason::Inconsistent))?;
+    let stop = |reason| Stop::Drop(index, reason);
+    let service = tables.service(index).ok_or(stop(Reason::Inconsistent))?;
     let hop = match tables.route(&RouteQuery {
         family: packet.family,
         protocol: packet.protocol,
         source: service.address,
-        destination: packet.destination,
+        destination: client.map_or(packet.destination, |client| client.address),
     }) {
         Route::Via { hop, .. } => hop,
-        // An answer to this host itself: to a health check, say.
-        Route::Local => return Err(Stop::Pass),
-        Route::None(reason) => return Err(drop(reason)),
+        // An answer to this host itself: to a health check, say. Where the kernel may not
+        // forward it does not tell, and an answer that is not for it will get lost there.
+        Route::Local | Route::None(Reason::ForwardingDisabled) => return Err(Stop::Pass),
+        Route::None(reason) => return Err(stop(reason)),
     };
-    fits(frame, packet, &hop).map_err(drop)?;
-    may_route(packet).map_err(drop)?;
-    translate(frame, packet, Some(service.endpoint()), None).map_err(drop)?;
-    readdress(frame, packet, &hop).map_err(drop)?;
+    fits(frame, packet, &hop).map_err(stop)?;
+    may_route(packet).map_err(stop)?;
+    translate(frame, packet, Some(service.endpoint()), client).map_err(stop)?;
+    readdress(frame, packet, &hop).map_err(stop)?;
     Ok(hop.ifindex)
 }
 
@@ -178,36 +225,33 @@ pub(crate) fn usable_backend<T: Tables>(tables: &T, id: u32) -> Result<&Backend,
 ///
 /// # Errors
 ///
-/// Why there is none, or [`Reason::TooBig`].
+/// Why there is none.
 #[inline(always)]
-pub(crate) fn hop_to<F: Frame, T: Tables>(
+fn hop_to<T: Tables>(
     tables: &T,
-    frame: &F,
     packet: &Packet,
     mode: u8,
     backend: &Backend,
 ) -> Result<NextHop, Reason> {
-    let mut hop = backend.next_hop;
-    if hop.destination == 0 {
-        hop = match tables.route(&RouteQuery {
-            family: packet.family,
-            protocol: packet.protocol,
-            source: packet.source,
-            destination: backend.address,
-        }) {
-            // A gateway would send the VIP's packet straight back.
-            Route::Via { on_link: false, .. } if mode == mode::DSR => return Err(Reason::NoRoute),
-            Route::Via { hop, .. } => hop,
-            Route::Local => return Err(Reason::NoRoute),
-            Route::None(reason) => return Err(reason),
-        };
+    if backend.next_hop.destination != 0 {
+        return Ok(backend.next_hop);
     }
-    fits(frame, packet, &hop)?;
-    Ok(hop)
+    match tables.route(&RouteQuery {
+        family: packet.family,
+        protocol: packet.protocol,
+        source: packet.source,
+        destination: backend.address,
+    }) {
+        // A gateway would send the VIP's packet straight back.
+        Route::Via { on_link: false, .. } if mode == mode::DSR => Err(Reason::NoRoute),
+        Route::Via { hop, .. } => Ok(hop),
+        Route::Local => Err(Reason::NoRoute),
+        Route::None(reason) => Err(reason),
+    }
 }
 
 #[inline(always)]
-pub(crate) fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reason> {
+fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reason> {
     // A device drops what is too long for it without a word.
     if hop.mtu != 0 && frame.length() > packet.l3 + hop.mtu as usize {
         return Err(Reason::TooBig);
@@ -216,7 +260,7 @@ pub(crate) fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Resul
 }
 
 #[inline(always)]
-pub(crate) fn may_route(packet: &Packet) -> Result<(), Reason> {
+fn may_route(packet: &Packet) -> Result<(), Reason> {
     match packet.ttl {
         0 | 1 => Err(Reason::TtlExceeded),
         _ => Ok(()),

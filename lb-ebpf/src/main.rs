@@ -10,7 +10,10 @@ mod settings;
 mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::steer::{Verdict, steer};
+use lb_common::{
+    abi::program::{OPEN, STEER},
+    steer::{Verdict, open, steer},
+};
 
 use crate::{frame::XdpFrame, tables::KernelTables};
 
@@ -23,17 +26,47 @@ pub fn weir(context: XdpContext) -> u32 {
         &KernelTables::new(&context, ingress),
     );
     match verdict {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop(_reason) => {
-            #[cfg(feature = "log")]
-            aya_log_ebpf::debug!(&context, "dropped: {}", _reason.name());
-            xdp_action::XDP_DROP
-        }
         Verdict::Send(out) if out == ingress => xdp_action::XDP_TX,
         Verdict::Send(out) => maps::DEVICES
             .redirect(out, u64::from(xdp_action::XDP_ABORTED))
             .unwrap_or(xdp_action::XDP_ABORTED),
+        Verdict::Open => hand_on(&context, OPEN),
+        stopped => stop(&context, stopped),
     }
+}
+
+/// What [`weir`] hands on, and gets back: the first packet of a flow that is to be
+/// remembered. A program of its own, for a stack of its own.
+#[xdp]
+pub fn weir_open(context: XdpContext) -> u32 {
+    let tables = KernelTables::new(&context, context.ingress_ifindex() as u32);
+    match open(&XdpFrame::new(&context), &tables) {
+        Ok(()) => hand_on(&context, STEER),
+        Err(stopped) => stop(&context, stopped),
+    }
+}
+
+/// The action for a packet that is not sent.
+#[inline(always)]
+fn stop(_context: &XdpContext, verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop(_reason) => {
+            #[cfg(feature = "log")]
+            aya_log_ebpf::debug!(_context, "dropped: {}", _reason.name());
+            xdp_action::XDP_DROP
+        }
+        Verdict::Send(_) | Verdict::Open => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Gives the packet to another program.
+#[inline(always)]
+fn hand_on(context: &XdpContext, program: u32) -> u32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { maps::PROGRAMS.tail_call(context, program) };
+    // Only where the agent has not put the program there.
+    xdp_action::XDP_ABORTED
 }
 
 #[panic_handler]

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::abi::{
@@ -86,3 +86,7 @@ pub static BACKEND_COUNTERS: PerCpuArray<Counters, 131_072> = PerCpuArray::new()
 /// Dropped packets by service and reason: see `lb_common::reason::drop_index`.
 #[btf_map]
 pub static DROPS: PerCpuArray<u64, 131_104> = PerCpuArray::new();
+
+/// The programs, by `lb_common::abi::program`, to hand packets on to.
+#[btf_map]
+pub static PROGRAMS: ProgramArray<2> = ProgramArray::new();

@@ -9,7 +9,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{CachedRoute, IPV4, NeighbourRequest, NextHop, mac_word},
+    abi::{Address, CachedRoute, IPV4, IPV6, NeighbourRequest, NextHop, mac_word},
+    packet::ipv4_address,
     reason::Reason,
     tables::{Route, RouteQuery},
 };
@@ -22,8 +23,9 @@ pub const CACHE_ENTRIES: u32 = 4096;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// The way to an address, at most two ticks old and of the present epoch.
-#[inline(always)]
+/// The way to an address, at most two ticks old and of the present epoch. A function of its
+/// own, for a stack frame of its own.
+#[inline(never)]
 pub fn lookup(context: &XdpContext, ingress: u32, tick: u32, query: &RouteQuery) -> Route {
     let epoch = maps::SETTINGS
         .get(0)
@@ -67,12 +69,13 @@ pub fn lookup(context: &XdpContext, ingress: u32, tick: u32, query: &RouteQuery)
 
 #[inline(always)]
 fn cache_index(query: &RouteQuery) -> u32 {
-    let [a, b, c, d] = query.destination;
-    (a ^ b ^ c ^ d).wrapping_mul(0x9e37_79b1) >> (32 - CACHE_ENTRIES.trailing_zeros())
+    let [high, low] = query.destination;
+    ((high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHE_ENTRIES.trailing_zeros()))
+        as u32
 }
 
-/// `bpf_fib_lookup`. Not inlined: its parameters need 64 bytes of stack.
-#[inline(never)]
+/// `bpf_fib_lookup`.
+#[inline(always)]
 fn ask(context: &XdpContext, ingress: u32, query: &RouteQuery) -> Route {
     // SAFETY: integers and unions of integers, for which zero is a value.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
@@ -80,12 +83,12 @@ fn ask(context: &XdpContext, ingress: u32, query: &RouteQuery) -> Route {
     fib.ifindex = ingress;
     if query.family == IPV4 {
         fib.family = AF_INET;
-        fib.__bindgen_anon_3.ipv4_src = query.source[0];
-        fib.__bindgen_anon_4.ipv4_dst = query.destination[0];
+        fib.__bindgen_anon_3.ipv4_src = query.source[0] as u32;
+        fib.__bindgen_anon_4.ipv4_dst = query.destination[0] as u32;
     } else {
         fib.family = AF_INET6;
-        fib.__bindgen_anon_3.ipv6_src = query.source;
-        fib.__bindgen_anon_4.ipv6_dst = query.destination;
+        fib.__bindgen_anon_3.ipv6_src = words(query.source);
+        fib.__bindgen_anon_4.ipv6_dst = words(query.destination);
     }
     // SAFETY: the kernel reads and writes `fib`, of the size given.
     let result = unsafe {
@@ -108,14 +111,28 @@ fn ask(context: &XdpContext, ingress: u32, query: &RouteQuery) -> Route {
     }
 }
 
+/// An IPv6 address in the kernel's words.
+#[inline(always)]
+fn words([first, second]: Address) -> [u32; 4] {
+    [
+        first as u32,
+        (first >> 32) as u32,
+        second as u32,
+        (second >> 32) as u32,
+    ]
+}
+
 /// The next hop's address, which the kernel has put in the destination's place.
 #[inline(always)]
-fn next_hop_address(fib: &FibLookup) -> (u8, [u32; 4]) {
+fn next_hop_address(fib: &FibLookup) -> (u8, Address) {
     // SAFETY: both members are integers, for which any bits are a value.
     unsafe {
         match fib.family {
-            AF_INET => (IPV4, [fib.__bindgen_anon_4.ipv4_dst, 0, 0, 0]),
-            _ => (lb_common::abi::IPV6, fib.__bindgen_anon_4.ipv6_dst),
+            AF_INET => (IPV4, ipv4_address(fib.__bindgen_anon_4.ipv4_dst)),
+            _ => {
+                let [a, b, c, d] = fib.__bindgen_anon_4.ipv6_dst.map(u64::from);
+                (IPV6, [a | (b << 32), c | (d << 32)])
+            }
         }
     }
 }

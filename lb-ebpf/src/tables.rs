@@ -6,7 +6,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{Address, Backend, FlowKey, NatForward, NatReturn, Service, ServiceKey, TICK_NS},
+    abi::{
+        Address, Backend, Counters, FlowKey, NatForward, NatReturn, Service, ServiceKey, TICK_NS,
+    },
     hash::HashKey,
     reason::{Reason, drop_index},
     slot::Slot,
@@ -37,6 +39,17 @@ fn claimed(result: Result<(), i32>) -> Claim {
         Ok(()) => Claim::Won,
         Err(EXISTS) => Claim::Taken,
         Err(_) => Claim::Full,
+    }
+}
+
+#[inline(always)]
+fn count(counters: Option<*mut Counters>, bytes: usize, opens: bool) {
+    let Some(counters) = counters else { return };
+    // SAFETY: a live entry of this CPU, and nothing interrupts the program on it.
+    unsafe {
+        (*counters).packets += 1;
+        (*counters).bytes += bytes as u64;
+        (*counters).connections += u64::from(opens);
     }
 }
 
@@ -161,20 +174,8 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn count_forwarded(&self, service: u32, backend: u32, bytes: usize, opens: bool) {
-        for counters in [
-            maps::SERVICE_COUNTERS.get_ptr_mut(service),
-            maps::BACKEND_COUNTERS.get_ptr_mut(backend),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            // SAFETY: a live entry of this CPU, and nothing interrupts the program on it.
-            unsafe {
-                (*counters).packets += 1;
-                (*counters).bytes += bytes as u64;
-                (*counters).connections += u64::from(opens);
-            }
-        }
+        count(maps::SERVICE_COUNTERS.get_ptr_mut(service), bytes, opens);
+        count(maps::BACKEND_COUNTERS.get_ptr_mut(backend), bytes, opens);
     }
 
     #[inline(always)]
