@@ -6,6 +6,8 @@ mod toolchain;
 
 use std::{
     env, fs,
+    io::ErrorKind,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +33,7 @@ fn main() -> Result<()> {
     if let Ok(linker) = which::which("bpf-linker") {
         println!("cargo:rerun-if-changed={}", linker.display());
     }
+    share_build_directory(&out_dir)?;
     build(&variable("PROFILE")?)?;
     for object in OBJECTS {
         ensure!(
@@ -55,6 +58,20 @@ fn build(profile: &str) -> Result<()> {
         ..Package::default()
     };
     build_ebpf([package], Toolchain::Custom(&toolchain.name))
+}
+
+/// Has aya-build work in a directory of the profile's. `OUT_DIR`, its own choice, changes with
+/// the packages that cargo was asked for, and `core` would be compiled again for each choice.
+fn share_build_directory(out_dir: &Path) -> Result<()> {
+    let profile = out_dir.ancestors().nth(3).context("OUT_DIR is too short")?;
+    let shared = profile.join("aya-build");
+    fs::create_dir_all(&shared).with_context(|| format!("cannot make {}", shared.display()))?;
+    match symlink(&shared, out_dir.join("aya-build")) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot link to {}", shared.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn empty_objects(out_dir: &Path) -> Result<()> {

@@ -12,9 +12,6 @@ use crate::{
     setup,
 };
 
-/// The package whose tests need a kernel for themselves.
-const KERNEL_TESTS: &str = "weir-tests";
-
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -22,7 +19,7 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
-/// The host's tests, then those that need a kernel, one at a time. No test at all is a failure.
+/// All tests, those that need a kernel one at a time. That no test matches is a failure.
 pub(crate) fn verb(args: &Args) -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -37,15 +34,9 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
             .args(["nextest", "run", "--no-tests=fail"])
             .args(&args.filter));
     }
-    let mut ran = counted(
+    let ran = counted(
         cargo()
-            .args(["test", "--workspace", "--exclude", "lb-ebpf"])
-            .args(["--exclude", KERNEL_TESTS, "--lib", "--bins", "--tests"])
-            .args(&args.filter),
-    )?;
-    ran += counted(
-        cargo()
-            .args(["test", "--package", KERNEL_TESTS, "--lib", "--tests"])
+            .args(["test", "--lib", "--bins", "--tests"])
             .args(&args.filter)
             .args(["--", "--test-threads=1"]),
     )?;

@@ -96,7 +96,8 @@ fn stdout(command: &mut Command) -> Result<String> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let line = stderr.lines().find(|line| !line.trim().is_empty());
-        bail!("{}", line.unwrap_or("it fails and does not say why"));
+        let line = line.unwrap_or("it fails and does not say why");
+        bail!("{}", line.trim_start_matches("error: "));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
