@@ -24,6 +24,7 @@ macro_rules! plain {
 plain!(
     u32: 4,
     u64: 8,
+    Address: 16,
     ServiceKey: 24,
     Service: 64,
     Backend: 64,
@@ -142,6 +143,8 @@ pub struct Backend {
 pub mod backend_flags {
     /// May be given new flows (it is in some ring).
     pub const ALIVE: u8 = 1;
+    /// Its next hop is a gateway.
+    pub const ROUTED: u8 = 2;
 }
 
 /// The Ethernet side of a way out. Its words are written one at a time, each atomically.

@@ -57,6 +57,8 @@ reasons! {
     ForwardingDisabled = 13, "forwarding_disabled";
     /// The maps contradict each other for a moment, or an index is out of range.
     Inconsistent = 14, "inconsistent";
+    /// `dsr`: the backend is behind a gateway, which would send the VIP's packet back.
+    NotOnLink = 15, "not_on_link";
 }
 
 /// Counters a service has in `DROPS`: a power of two above the number of reasons, so that

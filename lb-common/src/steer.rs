@@ -233,6 +233,10 @@ fn hop_to<T: Tables>(
     mode: u8,
     backend: &Backend,
 ) -> Result<NextHop, Reason> {
+    // A gateway would send the VIP's packet straight back.
+    if mode == mode::DSR && backend.flags & backend_flags::ROUTED != 0 {
+        return Err(Reason::NotOnLink);
+    }
     if backend.next_hop.destination != 0 {
         return Ok(backend.next_hop);
     }
@@ -242,8 +246,7 @@ fn hop_to<T: Tables>(
         source: packet.source,
         destination: backend.address,
     }) {
-        // A gateway would send the VIP's packet straight back.
-        Route::Via { on_link: false, .. } if mode == mode::DSR => Err(Reason::NoRoute),
+        Route::Via { on_link: false, .. } if mode == mode::DSR => Err(Reason::NotOnLink),
         Route::Via { hop, .. } => Ok(hop),
         Route::Local => Err(Reason::NoRoute),
         Route::None(reason) => Err(reason),
