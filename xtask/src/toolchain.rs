@@ -52,10 +52,28 @@ pub(crate) fn probe(name: &str) -> Result<Toolchain> {
     let sysroot = rustc(name, "--print=sysroot")?;
     let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
     ensure!(sources.is_dir(), "has no rust-src");
+    let (release, needed) = (release(&version)?, minor(env!("CARGO_PKG_RUST_VERSION"))?);
+    ensure!(
+        release >= needed,
+        "is Rust 1.{release}, and Weir needs 1.{needed}"
+    );
     Ok(Toolchain {
         name: name.to_owned(),
         llvm: major_after(&version, "LLVM version: ").context("its LLVM version is not known")?,
     })
+}
+
+/// The minor version in what `rustc -vV` prints: 96 of `release: 1.96.0`.
+fn release(verbose: &str) -> Result<u32> {
+    let (_, release) = verbose
+        .split_once("release: ")
+        .context("its version is not known")?;
+    minor(release)
+}
+
+/// 96 of `1.96.0-nightly`.
+fn minor(version: &str) -> Result<u32> {
+    major_after(version, "1.").context("its version is not one of Rust 1")
 }
 
 /// Major version of the LLVM in the installed bpf-linker.
@@ -126,6 +144,14 @@ mod tests {
             major_after("LLVM version: unknown\n", "LLVM version: "),
             None
         );
+    }
+
+    #[test]
+    fn reads_the_release_of_rustc() {
+        let verbose = "rustc 1.96.0 (ac68faa20 2026-05-25)\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
+        assert_eq!(release(verbose).ok(), Some(96));
+        assert_eq!(minor("1.97.0-nightly").ok(), Some(97));
+        assert!(release("rustc 2.0").is_err());
     }
 
     #[test]

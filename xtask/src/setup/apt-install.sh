@@ -16,8 +16,7 @@ trap 'exit 143' TERM HUP
 printf '#!/bin/sh\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 
-install() {
-    DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "$@"
-}
-# Package lists that are missing or too old make the first try fail.
-install "$@" || { apt-get update --quiet && install "$@"; }
+# A machine's package lists are often as old as its image, and name packages that are gone or
+# superseded. Without a network the old lists must do.
+apt-get update --quiet || true
+DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "$@"

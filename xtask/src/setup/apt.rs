@@ -13,15 +13,20 @@ const SCRIPT: &str = include_str!("apt-install.sh");
 /// Installs those of the packages that are missing, with one call of apt-get, and starts none
 /// of their services.
 pub(super) fn install(packages: &[&str], why: &str) -> Result<()> {
-    let missing: Vec<_> = packages.iter().filter(|name| !is_installed(name)).collect();
+    let missing: Vec<_> = packages
+        .iter()
+        .copied()
+        .filter(|name| !is_installed(name))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let wanted = missing
-        .iter()
-        .map(|name| **name)
-        .collect::<Vec<_>>()
-        .join(" ");
+    install_newest(&missing, why)
+}
+
+/// Installs the packages, or brings them up to date.
+pub(super) fn install_newest(packages: &[&str], why: &str) -> Result<()> {
+    let wanted = packages.join(" ");
     ensure!(
         find("apt-get").is_some(),
         "{why}: there is no apt-get here, so install by hand what Debian calls {wanted}"
@@ -33,7 +38,7 @@ pub(super) fn install(packages: &[&str], why: &str) -> Result<()> {
     step(&format!("installing {wanted}"), why);
     run(Command::new("sh")
         .args(["-c", SCRIPT, "apt-install"])
-        .args(missing))
+        .args(packages))
 }
 
 fn is_installed(package: &str) -> bool {

@@ -81,7 +81,8 @@ fn add_rust_src() -> bool {
 
 /// Debian's compiler and its sources, as the rustup toolchain `bpf`.
 fn debian() -> Result<Toolchain> {
-    apt::install(
+    // One that is installed and brought us here is too old.
+    apt::install_newest(
         &["rustc-web", "cargo-web", "rust-web-src"],
         "the XDP program needs a compiler that has the sources of `core`",
     )?;
