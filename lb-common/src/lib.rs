@@ -2,11 +2,16 @@
 //! without a kernel lives and is tested here.
 #![no_std]
 
+#[cfg(feature = "maglev")]
+extern crate alloc;
+
 pub mod abi;
 pub mod checksum;
 pub mod frame;
 pub mod full_nat;
 pub mod hash;
+#[cfg(feature = "maglev")]
+pub mod maglev;
 pub mod packet;
 pub mod reason;
 pub mod rewrite;

@@ -30,7 +30,10 @@ fn assert_even(slots: usize, hashes: impl Iterator<Item = u64>) {
     let freedom = slots as f64 - 1.0;
     let found = chi_squared(slots, hashes);
     let most = freedom + 6.0 * (2.0 * freedom).sqrt();
-    assert!(found < most, "chi-squared {found} over {slots} slots, at most {most}");
+    assert!(
+        found < most,
+        "chi-squared {found} over {slots} slots, at most {most}"
+    );
 }
 
 fn ipv4(source: u32, port: u16) -> u64 {
@@ -46,22 +49,42 @@ fn one_clients_ports_spread_evenly() {
 #[test]
 fn even_ports_alone_spread_evenly() {
     // Linux's connect() prefers ports of one parity.
-    assert_even(256, (1024..=65535).step_by(2).map(|port| ipv4(0xc633_6401, port)));
+    assert_even(
+        256,
+        (1024..=65535)
+            .step_by(2)
+            .map(|port| ipv4(0xc633_6401, port)),
+    );
 }
 
 #[test]
 fn neighbouring_addresses_spread_evenly() {
     assert_even(256, (0..65536).map(|host| ipv4(0x0a00_0000 + host, 40000)));
-    assert_even(65536, (0..1 << 21).map(|host| ipv4(0x0a00_0000 + host, 40000)));
+    assert_even(
+        65536,
+        (0..1 << 21).map(|host| ipv4(0x0a00_0000 + host, 40000)),
+    );
 }
 
 #[test]
 fn ipv6_hosts_and_networks_spread_evenly() {
     let flow = |network: u64, host: u64| {
-        KEY.flow(IPV6, &[network.to_be(), host.to_be()], &VIP, 0x5000_401f, 17)
+        KEY.flow(
+            IPV6,
+            &[network.to_be(), host.to_be()],
+            &VIP,
+            0x5000_401f,
+            17,
+        )
     };
-    assert_even(256, (0..65536).map(|host| flow(0x2001_0db8_0000_0000, host)));
-    assert_even(256, (0..65536).map(|network| flow(0x2001_0db8_0000_0000 + network, 1)));
+    assert_even(
+        256,
+        (0..65536).map(|host| flow(0x2001_0db8_0000_0000, host)),
+    );
+    assert_even(
+        256,
+        (0..65536).map(|network| flow(0x2001_0db8_0000_0000 + network, 1)),
+    );
 }
 
 proptest! {

@@ -1,0 +1,170 @@
+//! The table that spreads a pool's flows over its backends: Maglev hashing (Eisenbud and
+//! others, NSDI'16, section 3.4), weighted, with a power of two of slots.
+//!
+//! Each backend has an order of its own in which it likes the slots; backends take turns,
+//! more often the heavier they are, and each takes the slot that it likes best of those
+//! left. So every backend gets its share to the slot, and when one comes or goes few slots
+//! change hands between the others. In a table of a power of two every odd step reaches
+//! every slot, so orders are an offset and a step.
+//!
+//! The table depends on the set of members alone, not on their order or ids.
+
+use alloc::{vec, vec::Vec};
+
+/// Fewest slots a backend should have: then a slot is a percent of its share.
+const SLOTS_PER_MEMBER: usize = 100;
+
+/// Largest table, as a power of two.
+pub const MAX_LOG2_SLOTS: u32 = 16;
+
+/// A backend that takes flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it is, the same on every node: decides which slots it likes.
+    pub key: u64,
+    /// What the table is to call it; never 0.
+    pub id: u32,
+    /// Its share, relative to the others; 0: none.
+    pub weight: u32,
+}
+
+/// Size of the table for so many members, as a power of two.
+pub const fn log2_slots(members: usize) -> u32 {
+    let wanted = members.saturating_mul(SLOTS_PER_MEMBER);
+    let mut log2 = 0;
+    while log2 < MAX_LOG2_SLOTS && (1 << log2) < wanted {
+        log2 += 1;
+    }
+    // One backend needs no choice.
+    if members <= 1 { 0 } else { log2 }
+}
+
+/// The id of the owner of each of `1 << log2_slots` slots; 0 where no member has a weight.
+///
+/// With more members than slots, the lightest get none.
+///
+/// # Panics
+///
+/// Where `log2_slots` is above 31.
+pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
+    let slots = 1usize << log2_slots;
+    let mut members: Vec<Member> = members.iter().copied().filter(|m| m.weight > 0).collect();
+    members.sort_unstable_by_key(|member| (member.key, member.id));
+    let mut table = vec![0; slots];
+    if members.is_empty() {
+        return table;
+    }
+    let mask = slots - 1;
+    let mut places: Vec<Place> = members.iter().map(|m| Place::new(m.key, mask)).collect();
+    let mut taken = Taken::new(slots);
+    for turn in turns(&shares(&members, slots)) {
+        let place = &mut places[turn as usize];
+        while taken.set(place.next) {
+            place.next = (place.next + place.step) & mask;
+        }
+        table[place.next] = members[turn as usize].id;
+    }
+    table
+}
+
+/// How much two nodes' tables are alike: equal where, slot by slot, the owners' keys are.
+pub fn digest(owners: impl IntoIterator<Item = u64>) -> u64 {
+    owners
+        .into_iter()
+        .fold(0, |digest: u64, key| mix(digest.rotate_left(5) ^ key))
+}
+
+/// Where a member is in its order of slots.
+struct Place {
+    next: usize,
+    step: usize,
+}
+
+impl Place {
+    fn new(key: u64, mask: usize) -> Self {
+        let first = mix(key);
+        Self {
+            next: first as usize & mask,
+            step: (mix(first) as usize & mask) | 1,
+        }
+    }
+}
+
+/// A bit a slot: it stays in the nearest cache, where the table would not.
+struct Taken(Vec<u64>);
+
+impl Taken {
+    fn new(slots: usize) -> Self {
+        Self(vec![0; slots.div_ceil(64)])
+    }
+
+    /// Takes a slot; whether it was taken before.
+    fn set(&mut self, slot: usize) -> bool {
+        let word = &mut self.0[slot / 64];
+        let bit = 1 << (slot % 64);
+        let before = *word & bit != 0;
+        *word |= bit;
+        before
+    }
+}
+
+/// Number of slots of each member: its exact share rounded down, and what is left to those
+/// whose share lost most by that.
+fn shares(members: &[Member], slots: usize) -> Vec<usize> {
+    let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
+    let exact = |member: &Member| u64::from(member.weight) * slots as u64;
+    let mut shares: Vec<usize> = members
+        .iter()
+        .map(|member| (exact(member) / total) as usize)
+        .collect();
+    let left = slots - shares.iter().sum::<usize>();
+    let mut order: Vec<usize> = (0..members.len()).collect();
+    // Equal remainders by key: whom it hits must not depend on the others.
+    order.sort_unstable_by_key(|&index| {
+        let member = &members[index];
+        (
+            core::cmp::Reverse(exact(member) % total),
+            mix(member.key),
+            index,
+        )
+    });
+    for index in order.into_iter().take(left) {
+        shares[index] += 1;
+    }
+    shares
+}
+
+/// Whose turn it is, slot after slot: each member's turns spread evenly over the whole.
+/// A counting sort of every turn by its time.
+fn turns(shares: &[usize]) -> Vec<u32> {
+    let total: usize = shares.iter().sum();
+    let largest = shares.iter().copied().max().unwrap_or(0).max(1);
+    // Turn `t` of `share` is at time (t + 1/2) / share; as many moments as the one with most
+    // turns has, so that equal members take them in rounds.
+    let each = |visit: &mut dyn FnMut(usize, u32)| {
+        for (member, &share) in shares.iter().enumerate() {
+            for turn in 0..share {
+                visit((2 * turn + 1) * largest / (2 * share), member as u32);
+            }
+        }
+    };
+    let mut starts = vec![0usize; largest + 1];
+    each(&mut |moment, _| starts[moment + 1] += 1);
+    for moment in 0..largest {
+        starts[moment + 1] += starts[moment];
+    }
+    let mut order = vec![0; total];
+    each(&mut |moment, member| {
+        order[starts[moment]] = member;
+        starts[moment] += 1;
+    });
+    order
+}
+
+/// A permutation of the 64-bit words that leaves no pattern (the finalizer of SplitMix64).
+const fn mix(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
