@@ -4,13 +4,13 @@ use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
 use lb_common::frame::{Frame, Window, WindowMut};
 
 /// A packet in an XDP program.
-pub struct XdpFrame<'a> {
+pub(crate) struct XdpFrame<'a> {
     context: &'a XdpContext,
 }
 
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
-    pub fn new(context: &'a XdpContext) -> Self {
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
         Self { context }
     }
 

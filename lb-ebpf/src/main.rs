@@ -12,25 +12,24 @@ mod tables;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
     abi::program::{OPEN, STEER},
+    reason::Reason,
     steer::{Verdict, open, steer},
+    tables::Tables as _,
 };
 
 use crate::{frame::XdpFrame, tables::KernelTables};
 
 /// The program for every interface that Weir is given.
 #[xdp]
-pub fn weir(context: XdpContext) -> u32 {
+pub(crate) fn weir(context: XdpContext) -> u32 {
     let ingress = context.ingress_ifindex() as u32;
-    let verdict = steer(
-        &mut XdpFrame::new(&context),
-        &KernelTables::new(&context, ingress),
-    );
-    match verdict {
+    let tables = KernelTables::new(&context, ingress);
+    match steer(&mut XdpFrame::new(&context), &tables) {
         Verdict::Send(out) if out == ingress => xdp_action::XDP_TX,
         Verdict::Send(out) => maps::DEVICES
-            .redirect(out, u64::from(xdp_action::XDP_ABORTED))
-            .unwrap_or(xdp_action::XDP_ABORTED),
-        Verdict::Open => hand_on(&context, OPEN),
+            .redirect(out, 0)
+            .unwrap_or_else(|_| lost(&tables)),
+        Verdict::Open => hand_on(&context, &tables, OPEN),
         stopped => stop(&context, stopped),
     }
 }
@@ -38,10 +37,10 @@ pub fn weir(context: XdpContext) -> u32 {
 /// What [`weir`] hands on, and gets back: the first packet of a flow that is to be
 /// remembered. A program of its own, for a stack of its own.
 #[xdp]
-pub fn weir_open(context: XdpContext) -> u32 {
+pub(crate) fn weir_open(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context, context.ingress_ifindex() as u32);
     match open(&XdpFrame::new(&context), &tables) {
-        Ok(()) => hand_on(&context, STEER),
+        Ok(()) => hand_on(&context, &tables, STEER),
         Err(stopped) => stop(&context, stopped),
     }
 }
@@ -62,11 +61,18 @@ fn stop(_context: &XdpContext, verdict: Verdict) -> u32 {
 
 /// Gives the packet to another program.
 #[inline(always)]
-fn hand_on(context: &XdpContext, program: u32) -> u32 {
+fn hand_on(context: &XdpContext, tables: &KernelTables<'_>, program: u32) -> u32 {
     // SAFETY: the context is the kernel's.
     unsafe { maps::PROGRAMS.tail_call(context, program) };
     // Only where the agent has not put the program there.
-    xdp_action::XDP_ABORTED
+    lost(tables)
+}
+
+/// Drops what a map that the agent fills has no entry for.
+#[inline(always)]
+fn lost(tables: &KernelTables<'_>) -> u32 {
+    tables.count_dropped(0, Reason::Inconsistent);
+    xdp_action::XDP_DROP
 }
 
 #[panic_handler]

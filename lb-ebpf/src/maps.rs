@@ -20,73 +20,74 @@ const GROWING: usize = BPF_F_NO_PREALLOC as usize;
 
 /// What applies to every packet; one entry.
 #[btf_map]
-pub static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
+pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
 
 /// VIP to service index.
 #[btf_map]
-pub static SERVICES_BY_KEY: HashMap<ServiceKey, u32, 8192> = HashMap::new();
+pub(crate) static SERVICES_BY_KEY: HashMap<ServiceKey, u32, 8192> = HashMap::new();
 
 /// Services by index.
 #[btf_map]
-pub static SERVICES: Array<Service, 4097, MMAPABLE> = Array::new();
+pub(crate) static SERVICES: Array<Service, 4097, MMAPABLE> = Array::new();
 
 /// Rings by ring index; an inner array has a power of two of slots.
 #[btf_map]
-pub static RINGS: ArrayOfMaps<Array<u64, 1, { MMAPABLE | ANY_SIZE }>, 8192> = ArrayOfMaps::new();
+pub(crate) static RINGS: ArrayOfMaps<Array<u64, 1, { MMAPABLE | ANY_SIZE }>, 8192> =
+    ArrayOfMaps::new();
 
 /// Backends by id.
 #[btf_map]
-pub static BACKENDS: Array<Backend, 131_072, MMAPABLE> = Array::new();
+pub(crate) static BACKENDS: Array<Backend, 131_072, MMAPABLE> = Array::new();
 
 /// A `nat` backend's address and port to its service's index.
 #[btf_map]
-pub static RETURNS: HashMap<ServiceKey, u32, 131_072, GROWING> = HashMap::new();
+pub(crate) static RETURNS: HashMap<ServiceKey, u32, 131_072, GROWING> = HashMap::new();
 
 /// Source addresses of `full-nat`, by source index.
 #[btf_map]
-pub static SOURCES: Array<Address, 256> = Array::new();
+pub(crate) static SOURCES: Array<Address, 256> = Array::new();
 
 /// Turns at source endpoints taken so far, by backend id.
 #[btf_map]
-pub static PORT_TURNS: PerCpuArray<u32, 131_072> = PerCpuArray::new();
+pub(crate) static PORT_TURNS: PerCpuArray<u32, 131_072> = PerCpuArray::new();
 
 /// `full-nat` flows by their client's packets.
 #[btf_map]
-pub static NAT_FORWARD: HashMap<FlowKey, NatForward, 1_048_576, GROWING> = HashMap::new();
+pub(crate) static NAT_FORWARD: HashMap<FlowKey, NatForward, 1_048_576, GROWING> = HashMap::new();
 
 /// `full-nat` flows by their backend's packets.
 #[btf_map]
-pub static NAT_RETURN: HashMap<FlowKey, NatReturn, 1_048_576, GROWING> = HashMap::new();
+pub(crate) static NAT_RETURN: HashMap<FlowKey, NatReturn, 1_048_576, GROWING> = HashMap::new();
 
 /// Interfaces that frames may leave by: see `lb_common::abi::egress`.
 #[btf_map]
-pub static EGRESS: HashMap<u32, u64, 256> = HashMap::new();
+pub(crate) static EGRESS: HashMap<u32, u64, 256> = HashMap::new();
 
 /// Interfaces by their index, for redirecting.
 #[btf_map]
-pub static DEVICES: DevMapHash<256> = DevMapHash::new();
+pub(crate) static DEVICES: DevMapHash<256> = DevMapHash::new();
 
 /// Ways that the kernel was asked for lately.
 #[btf_map]
-pub static ROUTE_CACHE: PerCpuArray<CachedRoute, { crate::route::CACHE_ENTRIES as usize }> =
+pub(crate) static ROUTE_CACHE: PerCpuArray<CachedRoute, { crate::route::CACHE_ENTRIES as usize }> =
     PerCpuArray::new();
 
 /// Addresses that packets wait for, for the agent.
 #[btf_map]
-pub static NEIGHBOUR_REQUESTS: RingBuf<NeighbourRequest, 65_536> = RingBuf::new();
+pub(crate) static NEIGHBOUR_REQUESTS: RingBuf<NeighbourRequest, 65_536> = RingBuf::new();
 
 /// Counters of services by index.
 #[btf_map]
-pub static SERVICE_COUNTERS: PerCpuArray<Counters, 4097> = PerCpuArray::new();
+pub(crate) static SERVICE_COUNTERS: PerCpuArray<Counters, 4097> = PerCpuArray::new();
 
 /// Counters of backends by id.
 #[btf_map]
-pub static BACKEND_COUNTERS: PerCpuArray<Counters, 131_072> = PerCpuArray::new();
+pub(crate) static BACKEND_COUNTERS: PerCpuArray<Counters, 131_072> = PerCpuArray::new();
 
 /// Dropped packets by service and reason: see `lb_common::reason::drop_index`.
 #[btf_map]
-pub static DROPS: PerCpuArray<u64, 131_104> = PerCpuArray::new();
+pub(crate) static DROPS: PerCpuArray<u64, 131_104> = PerCpuArray::new();
 
 /// The programs, by `lb_common::abi::program`, to hand packets on to.
 #[btf_map]
-pub static PROGRAMS: ProgramArray<2> = ProgramArray::new();
+pub(crate) static PROGRAMS: ProgramArray<2> = ProgramArray::new();

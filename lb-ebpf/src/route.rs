@@ -18,7 +18,7 @@ use lb_common::{
 use crate::maps;
 
 /// Destinations remembered per CPU: a power of two.
-pub const CACHE_ENTRIES: u32 = 4096;
+pub(crate) const CACHE_ENTRIES: u32 = 4096;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -26,7 +26,7 @@ const AF_INET6: u8 = 10;
 /// The way to an address, at most two ticks old and of the present epoch. A function of its
 /// own, for a stack frame of its own.
 #[inline(never)]
-pub fn lookup(context: &XdpContext, ingress: u32, tick: u32, query: &RouteQuery) -> Route {
+pub(crate) fn lookup(context: &XdpContext, ingress: u32, tick: u32, query: &RouteQuery) -> Route {
     let epoch = maps::SETTINGS
         .get(0)
         .map_or(0, |settings| settings.route_epoch);

@@ -5,12 +5,12 @@ use aya_ebpf::Global;
 
 /// First half of the flow hash's secret.
 #[unsafe(no_mangle)]
-pub static HASH_KEY_LOW: Global<u64> = Global::new(0);
+pub(crate) static HASH_KEY_LOW: Global<u64> = Global::new(0);
 
 /// Second half of the flow hash's secret.
 #[unsafe(no_mangle)]
-pub static HASH_KEY_HIGH: Global<u64> = Global::new(0);
+pub(crate) static HASH_KEY_HIGH: Global<u64> = Global::new(0);
 
 /// Number of possible CPUs, at least 1.
 #[unsafe(no_mangle)]
-pub static CPUS: Global<u32> = Global::new(1);
+pub(crate) static CPUS: Global<u32> = Global::new(1);

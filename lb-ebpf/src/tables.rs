@@ -21,14 +21,14 @@ use crate::{maps, route, settings};
 const EXISTS: i32 = -17;
 
 /// The maps, as a packet sees them.
-pub struct KernelTables<'a> {
+pub(crate) struct KernelTables<'a> {
     context: &'a XdpContext,
     ingress: u32,
 }
 
 impl<'a> KernelTables<'a> {
     #[inline(always)]
-    pub fn new(context: &'a XdpContext, ingress: u32) -> Self {
+    pub(crate) fn new(context: &'a XdpContext, ingress: u32) -> Self {
         Self { context, ingress }
     }
 }

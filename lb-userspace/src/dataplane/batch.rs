@@ -1,0 +1,155 @@
+//! `bpf(2)` itself, for what aya does not offer: many map entries in one call, and removing
+//! from a map of maps.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use lb_common::abi::Plain;
+
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// The `batch` member of `union bpf_attr` (Linux 5.6).
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// The member of `union bpf_attr` for single entries.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttributes {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// # Safety
+///
+/// `attributes` is the member of `union bpf_attr` that `command` wants, and the buffers that
+/// it names are as large as the command and the map make them.
+unsafe fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<()> {
+    // SAFETY: by the caller's promise; the kernel reads and writes `attributes` in its size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<A>(),
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Writes `values[i]` under `keys[i]`. For a map of maps the kernel waits for running
+/// programs once, not once an entry.
+///
+/// # Errors
+///
+/// The kernel's; entries before the one that failed are written.
+pub(crate) fn update<K: Plain, V: Plain>(
+    map: impl AsFd,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len(), "a value for each key");
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attributes = Attributes {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: keys.len() as u32,
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        ..Attributes::default()
+    };
+    // SAFETY: `count` keys and values, which the kernel only reads.
+    unsafe { bpf(BPF_MAP_UPDATE_BATCH, &mut attributes) }
+}
+
+/// Removes an entry.
+///
+/// # Errors
+///
+/// The kernel's; `ENOENT` where there is none.
+pub(crate) fn delete<K: Plain>(map: impl AsFd, key: &K) -> io::Result<()> {
+    let mut attributes = ElementAttributes {
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        key: std::ptr::from_ref(key) as u64,
+        ..ElementAttributes::default()
+    };
+    // SAFETY: a key of the map's size, which the kernel only reads.
+    unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attributes) }
+}
+
+/// Gives all entries of a hash map to `visit`, about `chunk` at a time. What changes
+/// meanwhile may be seen or not.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn visit<K: Plain, V: Plain>(
+    map: impl AsFd,
+    chunk: usize,
+    mut visit: impl FnMut(&K, &V),
+) -> io::Result<()> {
+    let mut chunk = chunk.max(1);
+    // The kernel keeps its place here: four bytes for hash maps.
+    let mut position = [0u64; 2];
+    let mut first = true;
+    loop {
+        let mut keys = Vec::<K>::with_capacity(chunk);
+        let mut values = Vec::<V>::with_capacity(chunk);
+        let mut next = [0u64; 2];
+        let mut attributes = Attributes {
+            in_batch: if first { 0 } else { position.as_ptr() as u64 },
+            out_batch: next.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: chunk as u32,
+            map_fd: map.as_fd().as_raw_fd() as u32,
+            ..Attributes::default()
+        };
+        // SAFETY: room for `count` keys and values.
+        let done = match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) } {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // A bucket with more entries than fit.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && chunk < 1 << 20 => {
+                chunk *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let count = attributes.count as usize;
+        // SAFETY: the kernel has written `count` of each, and any bits are a value.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        for (key, value) in keys.iter().zip(&values) {
+            visit(key, value);
+        }
+        if done {
+            return Ok(());
+        }
+        position = next;
+        first = false;
+    }
+}

@@ -1,0 +1,185 @@
+//! Loading the XDP program and opening its maps.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMapHash},
+    programs::Xdp,
+    util::nr_cpus,
+};
+use lb_common::{
+    abi::{Address, Backend, Counters, Plain, Service, ServiceKey, Settings, program},
+    reason::REASON_SLOTS,
+};
+
+use super::{
+    janitor::Janitor,
+    mapped::MappedArray,
+    options::{Limits, Options},
+    raw::Raw,
+};
+
+/// The object that the build script made; empty where it was told to skip that.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-xdp"));
+
+/// Name of the program for interfaces.
+pub(crate) const PROGRAM: &str = "weir";
+
+/// The program that makes flows, handed on to by [`PROGRAM`].
+const OPEN_PROGRAM: &str = "weir_open";
+
+/// Every map, by what it holds.
+pub(crate) struct Maps {
+    pub(crate) settings: MappedArray<Settings>,
+    pub(crate) services: Arc<MappedArray<Service>>,
+    pub(crate) backends: MappedArray<Backend>,
+    pub(crate) services_by_key: HashMap<MapData, Raw<ServiceKey>, u32>,
+    pub(crate) returns: HashMap<MapData, Raw<ServiceKey>, u32>,
+    pub(crate) sources: Array<MapData, Raw<Address>>,
+    pub(crate) egress: HashMap<MapData, u32, u64>,
+    pub(crate) devices: DevMapHash<MapData>,
+    pub(crate) service_counters: PerCpuArray<MapData, Raw<Counters>>,
+    pub(crate) backend_counters: PerCpuArray<MapData, Raw<Counters>>,
+    pub(crate) drops: PerCpuArray<MapData, u64>,
+    // Dropping it would empty it.
+    _programs: ProgramArray<MapData>,
+}
+
+/// What was loaded, by who works with it.
+pub(crate) struct Loaded {
+    pub(crate) ebpf: Ebpf,
+    pub(crate) maps: Maps,
+    /// The outer map of the rings.
+    pub(crate) rings: MapData,
+    pub(crate) janitor: Janitor,
+    pub(crate) neighbour_requests: RingBuf<MapData>,
+}
+
+/// How many rings there may be: beside each, the one that takes its place.
+pub(crate) fn rings(limits: Limits) -> u32 {
+    2 * limits.services + 2
+}
+
+/// Loads the programs and their maps; nothing is attached yet.
+///
+/// # Errors
+///
+/// What the kernel says, with the verifier's last words where it refused the program.
+pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
+    if OBJECT.is_empty() {
+        bail!("this binary was built without the XDP program (AYA_BUILD_SKIP)");
+    }
+    let cpus = nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
+    let Limits {
+        services,
+        backends,
+        flows,
+    } = options.limits;
+    let mut ebpf = EbpfLoader::new()
+        .override_global("HASH_KEY_LOW", &options.hash_key[0], true)
+        .override_global("HASH_KEY_HIGH", &options.hash_key[1], true)
+        .override_global("CPUS", &(cpus as u32), true)
+        .map_max_entries("SERVICES", services + 1)
+        // Beside each VIP with its port, the VIP's address alone.
+        .map_max_entries("SERVICES_BY_KEY", 2 * services)
+        .map_max_entries("RINGS", rings(options.limits))
+        .map_max_entries("BACKENDS", backends + 1)
+        .map_max_entries("RETURNS", backends)
+        .map_max_entries("PORT_TURNS", backends + 1)
+        .map_max_entries("SERVICE_COUNTERS", services + 1)
+        .map_max_entries("BACKEND_COUNTERS", backends + 1)
+        .map_max_entries("DROPS", (services + 1) * REASON_SLOTS)
+        .map_max_entries("NAT_FORWARD", flows)
+        .map_max_entries("NAT_RETURN", flows)
+        .load(OBJECT)
+        .context("loading the XDP program's object")?;
+    #[cfg(debug_assertions)]
+    log_program(&mut ebpf);
+    let maps = open_maps(&mut ebpf, options.limits)?;
+    Ok(Loaded {
+        rings: data(take(&mut ebpf, "RINGS")?)?,
+        janitor: Janitor {
+            services: maps.services.clone(),
+            nat_forward: data(take(&mut ebpf, "NAT_FORWARD")?)?,
+            nat_return: data(take(&mut ebpf, "NAT_RETURN")?)?,
+        },
+        neighbour_requests: take(&mut ebpf, "NEIGHBOUR_REQUESTS")?.try_into()?,
+        maps,
+        ebpf,
+    })
+}
+
+fn open_maps(ebpf: &mut Ebpf, limits: Limits) -> anyhow::Result<Maps> {
+    let mut programs: ProgramArray<MapData> = take(ebpf, "PROGRAMS")?.try_into()?;
+    for (index, name) in [(program::STEER, PROGRAM), (program::OPEN, OPEN_PROGRAM)] {
+        let program = xdp(ebpf, name)?;
+        program
+            .load()
+            .with_context(|| format!("the kernel refused the XDP program `{name}`"))?;
+        programs.set(index, program.fd()?, 0)?;
+    }
+    Ok(Maps {
+        settings: mapped(ebpf, "SETTINGS", 1)?,
+        services: Arc::new(mapped(ebpf, "SERVICES", limits.services + 1)?),
+        backends: mapped(ebpf, "BACKENDS", limits.backends + 1)?,
+        services_by_key: take(ebpf, "SERVICES_BY_KEY")?.try_into()?,
+        returns: take(ebpf, "RETURNS")?.try_into()?,
+        sources: take(ebpf, "SOURCES")?.try_into()?,
+        egress: take(ebpf, "EGRESS")?.try_into()?,
+        devices: take(ebpf, "DEVICES")?.try_into()?,
+        service_counters: take(ebpf, "SERVICE_COUNTERS")?.try_into()?,
+        backend_counters: take(ebpf, "BACKEND_COUNTERS")?.try_into()?,
+        drops: take(ebpf, "DROPS")?.try_into()?,
+        _programs: programs,
+    })
+}
+
+/// An array for writing in place, which has `entries` values.
+fn mapped<T: Plain>(ebpf: &mut Ebpf, name: &str, entries: u32) -> anyhow::Result<MappedArray<T>> {
+    MappedArray::new(data(take(ebpf, name)?)?.fd(), entries)
+        .with_context(|| format!("mapping {name} into memory"))
+}
+
+/// What aya's types for single maps are made of.
+fn data(map: Map) -> anyhow::Result<MapData> {
+    match map {
+        Map::Array(data) | Map::ArrayOfMaps(data) | Map::HashMap(data) => Ok(data),
+        _ => bail!("a map is of another type than the loader knows"),
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the XDP object has no map {name}"))
+}
+
+/// A program of the object.
+///
+/// # Errors
+///
+/// Where there is none of that name.
+pub(crate) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+    Ok(ebpf
+        .program_mut(name)
+        .with_context(|| format!("the XDP object has no program {name}"))?
+        .try_into()?)
+}
+
+/// The program's own log, at level debug, in debug builds.
+#[cfg(debug_assertions)]
+fn log_program(ebpf: &mut Ebpf) {
+    let logger = aya_log::EbpfLogger::init(ebpf)
+        .map_err(anyhow::Error::from)
+        .and_then(|logger| Ok(super::readable::readable(logger)?));
+    match logger {
+        Ok(mut logger) => drop(tokio::spawn(async move {
+            while let Ok(mut ready) = logger.readable_mut().await {
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+        })),
+        Err(error) => tracing::debug!("the XDP program has no log: {error}"),
+    }
+}

@@ -1,0 +1,50 @@
+//! Where backends' frames go: the resolver's answers in the data path's layout.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use lb_common::abi::{self, Backend, backend_flags, mac_word};
+
+use crate::next_hop::{Resolution, Table};
+
+/// The resolver's latest table, as far as it leads out of interfaces that Weir was given.
+pub(crate) struct NextHops {
+    table: Arc<Table>,
+    interfaces: BTreeSet<u32>,
+}
+
+impl NextHops {
+    /// Nothing resolved yet; only frames out of these interfaces will be.
+    pub(crate) fn new(interfaces: BTreeSet<u32>) -> Self {
+        Self {
+            table: Arc::default(),
+            interfaces,
+        }
+    }
+
+    /// Takes the resolver's next table.
+    pub(crate) fn update(&mut self, table: Arc<Table>) {
+        self.table = table;
+    }
+
+    /// Puts the next hop of `address` into a backend's entry; where there is none, packets
+    /// will ask the kernel, and be counted with a reason if that does not know either.
+    pub(crate) fn put(&self, address: IpAddr, backend: &mut Backend) {
+        backend.next_hop = abi::NextHop::default();
+        backend.flags &= !backend_flags::ROUTED;
+        let Some(Resolution::Resolved(hop)) = self.table.next_hops.get(&address) else {
+            return;
+        };
+        if !self.interfaces.contains(&hop.ifindex) {
+            return;
+        }
+        if !hop.on_link {
+            backend.flags |= backend_flags::ROUTED;
+        }
+        backend.next_hop = abi::NextHop {
+            destination: mac_word(hop.destination_mac) | (u64::from(hop.vlan.unwrap_or(0)) << 48),
+            source: mac_word(hop.source_mac),
+            ifindex: hop.ifindex,
+            mtu: hop.mtu,
+        };
+    }
+}

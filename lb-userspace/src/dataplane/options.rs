@@ -1,0 +1,44 @@
+//! What the data path is loaded with; fixed until it is loaded again.
+
+/// How a program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// In the driver, or else in the kernel's generic path with a warning.
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the generic path.
+    Generic,
+}
+
+/// An interface that Weir's program runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// How to attach.
+    pub attach: Attach,
+}
+
+/// Sizes of the data path's tables. Memory is taken for services and backends at once, for
+/// rings and flows as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Services.
+    pub services: u32,
+    /// Backends, in all pools.
+    pub backends: u32,
+    /// Flows that `full-nat` remembers at a time.
+    pub flows: u32,
+}
+
+/// Everything that is fixed when the data path is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Interfaces to run on.
+    pub interfaces: Vec<Interface>,
+    /// Secret of the flow hash.
+    pub hash_key: [u64; 2],
+    /// Table sizes.
+    pub limits: Limits,
+}

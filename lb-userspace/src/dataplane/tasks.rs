@@ -1,0 +1,92 @@
+//! What goes on beside applying: following next hops, asking for neighbours, tidying up.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use lb_common::abi::NeighbourRequest;
+use tokio::{
+    io::unix::AsyncFd,
+    sync::watch,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{State, address::from_abi, janitor::Janitor, lock, readable::readable};
+use crate::next_hop::{self, Resolver, Table};
+
+/// Between two passes over the flow table.
+const JANITOR_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Starts the tasks; they end when the set is dropped.
+pub(super) fn spawn(
+    state: &Arc<Mutex<State>>,
+    targets: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    requests: RingBuf<MapData>,
+    janitor: Janitor,
+) -> anyhow::Result<JoinSet<()>> {
+    let resolver = next_hop::spawn(targets)?;
+    let requests = readable(requests)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(follow(state.clone(), resolver.table.clone()));
+    tasks.spawn(request(requests, resolver));
+    tasks.spawn(tidy(state.clone(), Arc::new(janitor)));
+    Ok(tasks)
+}
+
+/// Writes each new answer of the resolver into the backends.
+async fn follow(state: Arc<Mutex<State>>, mut table: watch::Receiver<Arc<Table>>) {
+    while table.changed().await.is_ok() {
+        let table = table.borrow_and_update().clone();
+        let epoch = table.epoch;
+        let mut state = lock(&state);
+        state.next_hops.update(table);
+        for (address, id) in state.applied.addresses() {
+            let mut backend = state.maps.backends.read(id);
+            state.next_hops.put(address, &mut backend);
+            state.maps.backends.write(id, &backend);
+        }
+        let mut settings = state.maps.settings.read(0);
+        settings.route_epoch = epoch;
+        state.maps.settings.write(0, &settings);
+    }
+}
+
+/// Has the kernel resolve the neighbours that packets wait for.
+async fn request(mut requests: AsyncFd<RingBuf<MapData>>, resolver: Resolver) {
+    while let Ok(mut ready) = requests.readable_mut().await {
+        let mut wanted = BTreeSet::new();
+        while let Some(item) = ready.get_inner_mut().next() {
+            if let Ok(bytes) = <[u8; size_of::<NeighbourRequest>()]>::try_from(&*item) {
+                // SAFETY: the program writes nothing else, and any bits are a value.
+                let request: NeighbourRequest = unsafe { std::mem::transmute(bytes) };
+                let address = from_abi(request.address, request.family);
+                wanted.insert((address, request.ifindex));
+            }
+        }
+        ready.clear_ready();
+        for (address, ifindex) in wanted {
+            resolver.request(address, ifindex);
+        }
+    }
+}
+
+/// Frees rings and flows that nothing needs any more.
+async fn tidy(state: Arc<Mutex<State>>, janitor: Arc<Janitor>) {
+    let mut passes = interval(JANITOR_INTERVAL);
+    passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        passes.tick().await;
+        lock(&state).rings.collect();
+        let janitor = janitor.clone();
+        match tokio::task::spawn_blocking(move || janitor.pass()).await {
+            Ok(Ok(pass)) => tracing::trace!(pass.kept, pass.forgotten, "full-nat flows"),
+            Ok(Err(error)) => tracing::warn!("reading the full-nat flow table: {error}"),
+            Err(error) => tracing::warn!("the full-nat janitor: {error}"),
+        }
+    }
+}
