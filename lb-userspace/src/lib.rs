@@ -1,6 +1,7 @@
 //! Weir: the agent that owns the configuration, watches health and keeps the data path's
 //! maps true, and the command line that talks to it.
 
+pub mod config;
 pub mod dataplane;
 pub mod desired;
 pub mod next_hop;

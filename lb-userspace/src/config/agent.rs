@@ -1,0 +1,111 @@
+//! What concerns the agent as a whole.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use lb_common::hash::HashKey;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+use super::{hash_key, interface::Interface};
+
+/// The agent's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    /// Where packets come in; at least one.
+    pub interfaces: Vec<Interface>,
+    /// Secret of the flow hash, the same on all nodes that share services.
+    #[serde(with = "hash_key")]
+    pub hash_key: HashKey,
+    /// Sizes of the data path's tables.
+    pub limits: Limits,
+    /// Where the admin API listens.
+    pub admin: Admin,
+    /// What `full-nat` services send from.
+    pub full_nat: FullNat,
+}
+
+impl Default for Agent {
+    fn default() -> Agent {
+        Agent {
+            interfaces: Vec::new(),
+            hash_key: hash_key::DEFAULT,
+            limits: Limits::default(),
+            admin: Admin::default(),
+            full_nat: FullNat::default(),
+        }
+    }
+}
+
+/// Sizes of the data path's tables, fixed when they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Services, 1 to 65,535.
+    pub services: u32,
+    /// Backends of all pools together, 1 to 1,000,000.
+    pub backends: u32,
+    /// Remembered flows, 1 to 16,777,216.
+    pub flows: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            services: 4096,
+            backends: 100_000,
+            flows: 1 << 20,
+        }
+    }
+}
+
+/// Where the admin API listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Unix socket; an absolute path of at most 107 bytes.
+    pub socket: PathBuf,
+    /// TCP as well, if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin {
+            socket: PathBuf::from("/run/weir/admin.sock"),
+            listen: None,
+        }
+    }
+}
+
+/// What `full-nat` services send from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FullNat {
+    /// Addresses of this host that backends see as the source; at most 256.
+    pub addresses: Vec<IpAddr>,
+    /// First and last source port, which nothing else on this host may use. The default ends
+    /// where the kernel's own range (`net.ipv4.ip_local_port_range`) normally begins.
+    #[serde(deserialize_with = "ports")]
+    pub ports: (u16, u16),
+}
+
+impl Default for FullNat {
+    fn default() -> FullNat {
+        FullNat {
+            addresses: Vec::new(),
+            ports: (1024, 32767),
+        }
+    }
+}
+
+/// TOML drops what is too much for a tuple.
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(u16, u16), D::Error> {
+    match Vec::deserialize(deserializer)?[..] {
+        [first, last] => Ok((first, last)),
+        _ => Err(Error::custom("two numbers: [first, last]")),
+    }
+}

@@ -1,0 +1,113 @@
+//! Rules of the agent's own settings.
+
+use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
+
+use super::{Config, Problems};
+use crate::config::{Admin, FullNat, Interface, Limits, problem::join};
+
+/// Bytes of a Unix socket's path: `sockaddr_un` less the final zero.
+const SOCKET_PATH: usize = 107;
+/// `full-nat` source addresses.
+const SOURCES: usize = 256;
+
+pub(super) fn check(problems: &mut Problems, config: &Config) {
+    interfaces(problems, &config.agent.interfaces);
+    limits(problems, config, &config.agent.limits);
+    admin(problems, &config.agent.admin);
+    full_nat(problems, config, &config.agent.full_nat);
+}
+
+fn interfaces(problems: &mut Problems, interfaces: &[Interface]) {
+    if interfaces.is_empty() {
+        problems.add("agent.interfaces", "[]", "at least one interface");
+    }
+    let mut seen = BTreeSet::new();
+    for (index, Interface { name, .. }) in interfaces.iter().enumerate() {
+        let field = format!("agent.interfaces[{index}].name");
+        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        if !(1..=15).contains(&name.len()) || name.contains(bad) || [".", ".."].contains(&&**name) {
+            problems.add(
+                field,
+                name,
+                "an interface's name: 1 to 15 bytes without '/', ':' and spaces",
+            );
+        } else if !seen.insert(name) {
+            problems.add(field, name, "each interface only once");
+        }
+    }
+}
+
+fn limits(problems: &mut Problems, config: &Config, limits: &Limits) {
+    const PATH: &str = "agent.limits";
+    problems.check_number(PATH, "services", limits.services);
+    problems.check_number(PATH, "backends", limits.backends);
+    problems.check_number(PATH, "flows", limits.flows);
+    let backends = config.pools.values().map(|pool| pool.backends.len()).sum();
+    for (key, what, used, limit) in [
+        (
+            "services",
+            "services",
+            config.services.len(),
+            limits.services,
+        ),
+        ("backends", "pools", backends, limits.backends),
+    ] {
+        if used > limit as usize {
+            let expected = format!("at most {limit} {key}, as {} says", join(PATH, key));
+            problems.add(what, format!("{used} {key}"), expected);
+        }
+    }
+}
+
+fn admin(problems: &mut Problems, admin: &Admin) {
+    let socket = &admin.socket;
+    if !socket.is_absolute() || socket.as_os_str().as_bytes().len() > SOCKET_PATH {
+        problems.add(
+            "agent.admin.socket",
+            socket.display(),
+            format!("an absolute path of at most {SOCKET_PATH} bytes"),
+        );
+    }
+}
+
+fn full_nat(problems: &mut Problems, config: &Config, full_nat: &FullNat) {
+    const PATH: &str = "agent.full_nat";
+    let addresses = &full_nat.addresses;
+    if addresses.len() > SOURCES {
+        let value = format!("{} addresses", addresses.len());
+        problems.add(
+            join(PATH, "addresses"),
+            value,
+            format!("at most {SOURCES} addresses"),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for (index, address) in addresses.iter().enumerate() {
+        let field = format!("{PATH}.addresses[{index}]");
+        if !seen.insert(address) {
+            problems.add(&field, address, "each address only once");
+        }
+        problems.check_host(field, *address, address);
+    }
+    let (first, last) = full_nat.ports;
+    if first == 0 || first > last {
+        problems.add(
+            join(PATH, "ports"),
+            format!("[{first}, {last}]"),
+            "[first, last], with first from 1 to last",
+        );
+    }
+    // A backend's answer to such a source would be taken for a client's packet.
+    for (name, service) in &config.services {
+        if seen.contains(&service.address) && (first..=last).contains(&service.port) {
+            problems.add(
+                format!("{}.port", join("services", name)),
+                service.port,
+                format!(
+                    "a port outside {first} to {last}, as {} is in {PATH}.addresses",
+                    service.address
+                ),
+            );
+        }
+    }
+}

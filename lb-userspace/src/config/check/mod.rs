@@ -1,0 +1,106 @@
+//! The rules that types cannot hold.
+
+use std::{fmt::Display, net::IpAddr, time::Duration};
+
+use humantime_serde::re::humantime::format_duration;
+
+use super::{Config, Problems, bounds, problem::join};
+
+mod agent;
+mod health;
+mod pool;
+mod service;
+mod shared;
+
+impl Config {
+    /// Checks every rule that types cannot hold.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, not just the first.
+    pub fn check(&self) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        agent::check(&mut problems, self);
+        for (name, pool) in &self.pools {
+            pool::check(&mut problems, self, name, pool);
+        }
+        for (name, service) in &self.services {
+            service::check(&mut problems, self, name, service);
+        }
+        shared::check(&mut problems, self);
+        match problems.0.is_empty() {
+            true => Ok(()),
+            false => Err(problems),
+        }
+    }
+}
+
+impl Problems {
+    /// A number within its field's bounds.
+    fn check_number(&mut self, path: &str, key: &str, value: u32) {
+        if !bounds::number(key).contains(&value) {
+            self.add(join(path, key), value, bounds::say_number(key));
+        }
+    }
+
+    /// A duration within its field's bounds.
+    fn check_duration(&mut self, path: &str, key: &str, value: Duration) {
+        if !bounds::duration(key).contains(&value) {
+            self.add(
+                join(path, key),
+                format_duration(value),
+                bounds::say_duration(key),
+            );
+        }
+    }
+
+    /// The name of a service, pool or backend.
+    fn check_name(&mut self, path: &str, name: &str) {
+        let mut bytes = name.bytes();
+        let ok = name.len() <= 64
+            && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !ok {
+            self.add(
+                path,
+                name,
+                "a name of 1 to 64 letters, digits, '.', '_' and '-' that begins with a letter or digit",
+            );
+        }
+    }
+
+    /// An address that packets can be sent to, given as `value`.
+    fn check_host(&mut self, field: String, address: IpAddr, value: impl Display) {
+        if let Some(wrong) = no_host(address) {
+            self.add(field, value, format!("the address of a host, not {wrong}"));
+        }
+    }
+}
+
+/// Why an address cannot be a VIP, a backend or a source.
+fn no_host(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        return Some("the unspecified one");
+    }
+    if address.is_multicast() {
+        return Some("a multicast one");
+    }
+    if address.is_loopback() {
+        return Some("a loopback one");
+    }
+    match address {
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast one"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4 one in IPv6 form"),
+        // It means nothing without an interface.
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local one"),
+        _ => None,
+    }
+}
+
+/// `IPv4` or `IPv6`.
+fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
+}

@@ -1,0 +1,49 @@
+//! Rules of one pool.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{Config, Problems, health};
+use crate::config::{Pool, problem::join};
+
+pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, pool: &Pool) {
+    let path = join("pools", name);
+    problems.check_name(&path, name);
+    if let Some(check) = &pool.health_check {
+        health::check(problems, &join(&path, "health_check"), check);
+    }
+    let vips: BTreeMap<IpAddr, &str> = (config.services.iter())
+        .filter(|(_, service)| service.pool == name)
+        .map(|(name, service)| (service.address, name.as_str()))
+        .collect();
+    let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    for (name, backend) in &pool.backends {
+        let path = join(&join(&path, "backends"), name);
+        problems.check_name(&path, name);
+        let address = backend.address;
+        let field = join(&path, "address");
+        problems.check_host(field.clone(), address.ip(), address);
+        if address.port() == 0 {
+            problems.add(&field, address, "a port from 1 to 65535");
+        }
+        if let Some(service) = vips.get(&address.ip()) {
+            let vip = join("services", service);
+            problems.add(
+                &field,
+                address,
+                format!("an address other than the VIP of {vip}"),
+            );
+        }
+        if let Some(other) = seen.get(&address) {
+            problems.add(
+                &field,
+                address,
+                format!("each address and port only once: {other} has it"),
+            );
+        } else {
+            seen.insert(address, path);
+        }
+    }
+}
