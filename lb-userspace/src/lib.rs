@@ -4,4 +4,5 @@
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+pub mod health;
 pub mod next_hop;
