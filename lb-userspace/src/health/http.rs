@@ -63,9 +63,10 @@ pub(super) async fn exchange(
         }
         Ok(Pass::Status(actual))
     };
-    // Moves the bytes. What ends it early reaches the verdict as an error of the response.
+    // Moves the bytes. What ends it early reaches the verdict as an error of the response. An
+    // orderly shutdown would leave no connection to reset, and a TIME_WAIT.
     let transport = async {
-        let _ = connection.await;
+        let _ = connection.without_shutdown().await;
         pending().await
     };
     select! {

@@ -1,0 +1,8 @@
+//! The health checker against real sockets on loopback addresses.
+
+mod cost;
+mod http;
+mod schedule;
+mod support;
+mod targets;
+mod tcp;
