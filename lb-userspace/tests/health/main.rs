@@ -1,6 +1,7 @@
 //! The health checker against real sockets on loopback addresses.
 
 mod cost;
+mod descriptors;
 mod http;
 mod schedule;
 mod support;
