@@ -1,12 +1,20 @@
 //! What the data path should be doing: the whole input of [`crate::dataplane`], made by the
 //! state owner from configuration and health. Plain data; nothing here is read from maps.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+    net::IpAddr,
+    time::Duration,
+};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// A transport protocol that services balance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -16,7 +24,9 @@ pub enum Protocol {
 }
 
 /// How a service's packets are forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Destination rewritten; backends route through Weir.
@@ -26,6 +36,18 @@ pub enum Mode {
     /// Destination MAC rewritten; backends hold the VIP and answer directly.
     Dsr,
 }
+
+macro_rules! displayed {
+    ($($type:ty),+) => {$(
+        impl Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.serialize(f)
+            }
+        }
+    )+};
+}
+
+displayed!(Protocol, Mode);
 
 /// A service: one `(address, protocol, port)` and the pool that serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,6 +25,7 @@ mod unique;
 pub use agent::{Admin, Agent, FullNat, Limits};
 pub use health::{CheckKind, HealthCheck, StatusRange};
 pub use interface::{Interface, XdpMode};
+pub(crate) use problem::join;
 pub use problem::{ConfigError, Position, Problem, Problems};
 pub use syntax::{from_json, from_toml};
 

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Characters of a value that a [`Problem`] shows.
@@ -15,7 +15,7 @@ const VALUE_CHARS: usize = 80;
 const LISTED: usize = 10;
 
 /// One wrong field: where, what was given, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Path of the field, such as `services.web.pool`; empty for the document as a whole.
     pub field: String,
@@ -24,12 +24,12 @@ pub struct Problem {
     /// What would be right; reads on after "expected".
     pub expected: String,
     /// Where in the text; only syntax and types are checked while it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Position>,
 }
 
 /// A place in a text; both count from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Line.
     pub line: usize,
@@ -69,7 +69,7 @@ impl Display for Problem {
 impl std::error::Error for Problem {}
 
 /// Everything that is wrong with a configuration; never empty as an error.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, bail};
 use aya::{Ebpf, maps::xdp::DevMapHash, programs::xdp::XdpMode};
 use lb_common::abi::egress;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     loader::{self, Maps},
@@ -13,18 +13,18 @@ use super::{
 };
 
 /// Where the program runs, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,
     /// Its index.
     pub ifindex: u32,
     /// `native` (in the driver) or `generic` (slower, behind the kernel's own receive path).
-    pub mode: &'static str,
+    pub mode: String,
     /// The driver's name, as far as the kernel tells.
     pub driver: String,
     /// Why it is not native.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -62,10 +62,10 @@ fn attach_one(ebpf: &mut Ebpf, interface: &Interface, ifindex: u32) -> anyhow::R
     let name = &interface.name;
     let program = loader::xdp(ebpf, loader::PROGRAM)?;
     let driver = driver(name);
-    let attached = |mode, reason| Attachment {
+    let attached = |mode: &str, reason| Attachment {
         interface: name.clone(),
         ifindex,
-        mode,
+        mode: mode.to_owned(),
         driver: driver.clone(),
         reason,
     };

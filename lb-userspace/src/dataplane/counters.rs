@@ -1,6 +1,6 @@
 //! Reading the per-CPU counters.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use aya::{
     maps::{MapData, MapError, PerCpuArray, PerCpuValues},
@@ -10,12 +10,12 @@ use lb_common::{
     abi,
     reason::{Reason, drop_index},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{loader::Maps, raw::Raw};
 
 /// What was forwarded from clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficCounters {
     /// Packets.
     pub packets: u64,
@@ -25,25 +25,28 @@ pub struct TrafficCounters {
     pub connections: u64,
 }
 
+/// Dropped packets by the name of their reason; reasons that never occurred are left out.
+pub type Drops = BTreeMap<Cow<'static, str>, u64>;
+
 /// What a service forwarded and dropped.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceCounters {
     /// What was forwarded.
     #[serde(flatten)]
     pub traffic: TrafficCounters,
-    /// Dropped packets by the name of their reason; reasons that never occurred are left out.
-    pub drops: BTreeMap<&'static str, u64>,
+    /// What was dropped.
+    pub drops: Drops,
 }
 
 /// All counters, since the data path was loaded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// By service.
     pub services: BTreeMap<String, ServiceCounters>,
     /// By pool and backend.
     pub backends: BTreeMap<String, BTreeMap<String, TrafficCounters>>,
     /// Drops that no one service can be blamed for.
-    pub unmatched_drops: BTreeMap<&'static str, u64>,
+    pub unmatched_drops: Drops,
 }
 
 impl Maps {
@@ -75,7 +78,7 @@ impl Maps {
     }
 
     /// Drops of a service, by index; 0: of none.
-    pub(super) fn drops(&self, service: u32) -> Result<BTreeMap<&'static str, u64>, MapError> {
+    pub(super) fn drops(&self, service: u32) -> Result<Drops, MapError> {
         let mut drops = BTreeMap::new();
         for &reason in Reason::ALL {
             let count: u64 = self
@@ -84,7 +87,7 @@ impl Maps {
                 .iter()
                 .sum();
             if count > 0 {
-                drops.insert(reason.name(), count);
+                drops.insert(Cow::Borrowed(reason.name()), count);
             }
         }
         Ok(drops)

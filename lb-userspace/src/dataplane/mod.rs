@@ -37,7 +37,7 @@ use self::{
 pub use self::{
     apply::ApplyError,
     attach::Attachment,
-    counters::{Counters, ServiceCounters, TrafficCounters},
+    counters::{Counters, Drops, ServiceCounters, TrafficCounters},
     options::{Attach, Interface, Limits, Options},
 };
 use crate::desired::Desired;

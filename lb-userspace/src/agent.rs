@@ -1,0 +1,95 @@
+//! `weir agent`: everything put together, until a signal ends it.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    api,
+    config::{Config, XdpMode},
+    dataplane::{Attach, DataPlane, Interface, Limits, Options},
+    health,
+    state::{self, Parts},
+};
+
+/// Loads the configuration and the data path, and runs until SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// What is wrong with the configuration, the sockets or the data path.
+pub async fn run(file: &Path) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    // Before the data path: an agent that is running keeps its own.
+    let listeners = api::listen(&config.agent.admin).await?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let dataplane = DataPlane::load(&options(&config)).context("loading the data path")?;
+    for attached in dataplane.attachments() {
+        tracing::info!(
+            interface = attached.interface,
+            mode = attached.mode,
+            "attached"
+        );
+    }
+    warn_of_sysctls();
+    let (targets, checked) = watch::channel(Arc::default());
+    let verdicts = health::spawn(checked);
+    let admin = config.agent.admin.clone();
+    let (state, owner) = state::spawn(Parts {
+        config,
+        dataplane,
+        targets,
+        verdicts,
+    })?;
+    tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
+
+    tokio::select! {
+        served = api::serve(listeners, api::router(state)) => served.context("admin API")?,
+        _ = interrupt.recv() => tracing::info!("interrupted"),
+        _ = terminate.recv() => tracing::info!("terminated"),
+    }
+    // The last state is dropped by now, so the owner ends and detaches the data path.
+    owner.await.context("the owner of the state")
+}
+
+fn options(config: &Config) -> Options {
+    let agent = &config.agent;
+    let interfaces = agent.interfaces.iter().map(|interface| Interface {
+        name: interface.name.clone(),
+        attach: match interface.xdp {
+            XdpMode::Auto => Attach::Auto,
+            XdpMode::Native => Attach::Native,
+            XdpMode::Generic => Attach::Generic,
+        },
+    });
+    Options {
+        interfaces: interfaces.collect(),
+        hash_key: agent.hash_key.0,
+        limits: Limits {
+            services: agent.limits.services,
+            backends: agent.limits.backends,
+            flows: agent.limits.flows,
+        },
+    }
+}
+
+/// Says early what would otherwise be packets dropped one by one.
+fn warn_of_sysctls() {
+    for (family, sysctl) in [
+        ("IPv4", "/proc/sys/net/ipv4/ip_forward"),
+        ("IPv6", "/proc/sys/net/ipv6/conf/all/forwarding"),
+    ] {
+        // Not there: the kernel has no such family.
+        if fs::read_to_string(sysctl).is_ok_and(|value| value.trim() == "0") {
+            tracing::warn!(
+                "{sysctl} is 0: the kernel tells no way for {family} packets back to clients, \
+                 so answers through `nat` and `full-nat` will be lost; set it to 1"
+            );
+        }
+    }
+}

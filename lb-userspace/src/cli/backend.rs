@@ -1,0 +1,138 @@
+//! `weir backend`.
+
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr};
+
+use clap::Subcommand;
+
+use super::{
+    Show,
+    client::{Client, segment},
+    table::table,
+};
+use crate::{
+    api::Weight,
+    config::Backend,
+    state::{BackendView, PoolView},
+};
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// List the backends of all pools.
+    List,
+    /// Show one.
+    Show {
+        /// POOL/BACKEND.
+        backend: Name,
+    },
+    /// Add one to its pool, or replace it.
+    Put {
+        /// POOL/BACKEND.
+        backend: Name,
+        /// Where it listens, such as 10.0.0.11:8080 or [2001:db8::11]:8080.
+        address: SocketAddr,
+        /// Share of new flows, relative to the pool's other backends; 0: none.
+        #[arg(long, default_value_t = 100)]
+        weight: u16,
+    },
+    /// Set its weight.
+    Weight {
+        /// POOL/BACKEND.
+        backend: Name,
+        /// Share of new flows, relative to the pool's other backends; 0: none.
+        weight: u16,
+    },
+    /// Remove one from its pool.
+    Remove {
+        /// POOL/BACKEND.
+        backend: Name,
+    },
+}
+
+/// A backend of a pool, written POOL/BACKEND.
+#[derive(Clone)]
+pub(super) struct Name {
+    pool: String,
+    backend: String,
+}
+
+impl FromStr for Name {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (pool, backend) = text.split_once('/').ok_or("expected POOL/BACKEND")?;
+        Ok(Self {
+            pool: pool.to_owned(),
+            backend: backend.to_owned(),
+        })
+    }
+}
+
+impl Name {
+    fn path(&self) -> String {
+        let (pool, backend) = (segment(&self.pool), segment(&self.backend));
+        format!("/v1/pools/{pool}/backends/{backend}")
+    }
+}
+
+pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::List => show.print(&client.get("/v1/pools").await?, listed),
+        Verb::Show { backend } => {
+            let view: BackendView = client.get(&backend.path()).await?;
+            show.print(&view, |view| {
+                rows([(backend.pool.as_str(), backend.backend.as_str(), view)])
+            })
+        }
+        Verb::Put {
+            backend,
+            address,
+            weight,
+        } => {
+            let config = Backend { address, weight };
+            client.put(&backend.path(), &config).await
+        }
+        Verb::Weight { backend, weight } => {
+            let path = format!("{}/weight", backend.path());
+            client.put(&path, &Weight { weight }).await
+        }
+        Verb::Remove { backend } => client.delete(&backend.path()).await,
+    }
+}
+
+/// A row a backend.
+pub(super) fn listed(pools: &BTreeMap<String, PoolView>) -> String {
+    rows(pools.iter().flat_map(|(pool, view)| {
+        let backends = view.backends.iter();
+        backends.map(move |(name, view)| (pool.as_str(), name.as_str(), view))
+    }))
+}
+
+fn rows<'a>(backends: impl IntoIterator<Item = (&'a str, &'a str, &'a BackendView)>) -> String {
+    let head = [
+        "POOL",
+        "BACKEND",
+        "ADDRESS",
+        "WEIGHT",
+        "HEALTH",
+        "IN USE",
+        "PACKETS",
+        "CONNECTIONS",
+        "WHY",
+    ];
+    table(
+        &head,
+        backends.into_iter().map(|(pool, name, view)| {
+            [
+                pool.to_owned(),
+                name.to_owned(),
+                view.config.address.to_string(),
+                view.config.weight.to_string(),
+                view.health.status.clone(),
+                if view.in_use { "yes" } else { "no" }.to_owned(),
+                view.counters.packets.to_string(),
+                view.counters.connections.to_string(),
+                view.health.reason.clone(),
+            ]
+        }),
+    )
+}

@@ -1,0 +1,124 @@
+//! The command line: the agent itself, and clients of its admin API.
+
+mod backend;
+mod client;
+mod service;
+mod status;
+mod table;
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use self::client::Client;
+use crate::{agent, config::Config};
+
+/// Weir, a load balancer.
+#[derive(Parser)]
+#[command(name = "weir", version)]
+struct Arguments {
+    /// Where the agent's admin API is: its Unix socket, or `ADDRESS:PORT`.
+    #[arg(
+        long,
+        global = true,
+        env = "WEIR_ADMIN",
+        default_value = "/run/weir/admin.sock"
+    )]
+    admin: String,
+    /// Print JSON, as the admin API gives it.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the agent: attach to the interfaces, check health, serve the admin API.
+    Agent {
+        /// The configuration, in JSON if its name ends in .json, else in TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Say whether a configuration is valid, and what is wrong with it; touches nothing.
+    Check {
+        /// The configuration.
+        file: PathBuf,
+    },
+    /// Show the agent, its services and its backends.
+    Status,
+    /// List, show, add, change or remove services.
+    #[command(subcommand)]
+    Service(service::Verb),
+    /// List, show, add, change or remove backends.
+    #[command(subcommand)]
+    Backend(backend::Verb),
+}
+
+/// Runs the command line of this process. Failures are told on standard error.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(arguments)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let show = Show {
+        json: arguments.json,
+    };
+    let client = Client::new(&arguments.admin);
+    match arguments.verb {
+        Verb::Agent { config } => {
+            log();
+            agent::run(&config).await
+        }
+        Verb::Check { file } => {
+            Config::load(&file)?;
+            println!("{}: valid", file.display());
+            Ok(())
+        }
+        Verb::Status => status::run(&client, show).await,
+        Verb::Service(verb) => service::run(&client, show, verb).await,
+        Verb::Backend(verb) => backend::run(&client, show, verb).await,
+    }
+}
+
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy)]
+struct Show {
+    json: bool,
+}
+
+impl Show {
+    /// As JSON, or as `text` makes it.
+    fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        match self.json {
+            true => println!("{}", serde_json::to_string_pretty(value)?),
+            false => println!("{}", text(value)),
+        }
+        Ok(())
+    }
+}

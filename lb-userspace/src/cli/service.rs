@@ -1,0 +1,123 @@
+//! `weir service`.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use clap::{Args, Subcommand};
+
+use super::{
+    Show,
+    client::{Client, segment},
+    table::table,
+};
+use crate::{
+    config::Service,
+    dataplane::Drops,
+    desired::{Mode, Protocol},
+    state::ServiceView,
+};
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// List all services.
+    List,
+    /// Show one.
+    Show {
+        /// The service.
+        name: String,
+    },
+    /// Add one, or replace it whole.
+    Put(Put),
+    /// Remove one: its VIP is the kernel's again.
+    Remove {
+        /// The service.
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Put {
+    /// The service.
+    name: String,
+    /// Its VIP.
+    #[arg(long)]
+    address: IpAddr,
+    /// Its port.
+    #[arg(long)]
+    port: u16,
+    /// Its protocol.
+    #[arg(long, value_enum, default_value = "tcp")]
+    protocol: Protocol,
+    /// How packets are forwarded.
+    #[arg(long, value_enum)]
+    mode: Mode,
+    /// The pool that serves it.
+    #[arg(long)]
+    pool: String,
+    /// Idle time after which a flow may be forgotten, such as 15m.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    idle_timeout: Option<Duration>,
+}
+
+pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::List => show.print(&client.get("/v1/services").await?, listed),
+        Verb::Show { name } => {
+            let service: ServiceView = client.get(&path(&name)).await?;
+            show.print(&BTreeMap::from([(name, service)]), listed)
+        }
+        Verb::Put(put) => {
+            let service = Service {
+                address: put.address,
+                port: put.port,
+                protocol: put.protocol,
+                mode: put.mode,
+                pool: put.pool,
+                idle_timeout: put.idle_timeout,
+            };
+            client.put(&path(&put.name), &service).await
+        }
+        Verb::Remove { name } => client.delete(&path(&name)).await,
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("/v1/services/{}", segment(name))
+}
+
+/// A row a service.
+pub(super) fn listed(services: &BTreeMap<String, ServiceView>) -> String {
+    let head = [
+        "SERVICE",
+        "VIP",
+        "PROTOCOL",
+        "MODE",
+        "POOL",
+        "PACKETS",
+        "CONNECTIONS",
+        "DROPS",
+    ];
+    table(
+        &head,
+        services.iter().map(|(name, service)| {
+            let ServiceView { config, counters } = service;
+            [
+                name.clone(),
+                std::net::SocketAddr::new(config.address, config.port).to_string(),
+                config.protocol.to_string(),
+                config.mode.to_string(),
+                config.pool.clone(),
+                counters.traffic.packets.to_string(),
+                counters.traffic.connections.to_string(),
+                drops(&counters.drops),
+            ]
+        }),
+    )
+}
+
+/// `no_backend 3, too_big 1`.
+pub(super) fn drops(drops: &Drops) -> String {
+    let drops = drops
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"));
+    drops.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,99 @@
+//! What the owner shows: the bodies of the admin API's answers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{Config, Pool, Service},
+    dataplane::{Attachment, Drops, ServiceCounters, TrafficCounters},
+};
+
+/// Everything at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The agent and its data path.
+    pub status: StatusView,
+    /// The configuration as it is in force.
+    pub config: Config,
+    /// Services by name.
+    pub services: BTreeMap<String, ServiceView>,
+    /// Pools by name.
+    pub pools: BTreeMap<String, PoolView>,
+}
+
+/// The agent and its data path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The agent's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Where the XDP program runs, and how.
+    pub interfaces: Vec<Attachment>,
+    /// Number of services.
+    pub services: usize,
+    /// Number of pools.
+    pub pools: usize,
+    /// Number of backends, in all pools.
+    pub backends: usize,
+    /// Of them, those that take new flows.
+    pub backends_in_use: usize,
+    /// Dropped packets that no one service can be blamed for, by reason.
+    pub drops: Drops,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// As configured: the body of a PUT.
+    pub config: Service,
+    /// What it forwarded and dropped.
+    pub counters: ServiceCounters,
+}
+
+/// A pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// As configured: the body of a PUT.
+    pub config: Pool,
+    /// Its backends by name.
+    pub backends: BTreeMap<String, BackendView>,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// As configured: the body of a PUT.
+    pub config: crate::config::Backend,
+    /// What the health checks say.
+    pub health: HealthView,
+    /// Whether it takes new flows.
+    pub in_use: bool,
+    /// What it was sent.
+    pub counters: TrafficCounters,
+}
+
+/// What the health checks say of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// `healthy`, `unhealthy`, `unknown` (not checked yet) or `unchecked`.
+    pub status: String,
+    /// Why, in words.
+    pub reason: String,
+    /// When it became so, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+}
+
+impl HealthView {
+    pub(super) fn new(status: &str, reason: &str, since: Option<u64>) -> Self {
+        Self {
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            since,
+        }
+    }
+}
