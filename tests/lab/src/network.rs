@@ -1,0 +1,160 @@
+//! A lab as its users see it.
+
+use std::{fs, os::fd::OwnedFd, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    Namespace, Pair, Plan,
+    address::{CLIENT_SUBNET, LB},
+    name::{Name, remove_leftovers},
+    plan::Wiring,
+    wiring,
+};
+
+/// A network of namespaces. All of it is removed when this is dropped.
+pub struct Lab {
+    // Closing these detaches the programs.
+    _passing: Vec<OwnedFd>,
+    client: Namespace,
+    lb: Namespace,
+    lb_devices: Vec<String>,
+    backends: Vec<Backend>,
+    vips: Vec<Pair>,
+    // Last: its namespaces are closed by then.
+    name: Name,
+}
+
+/// A backend's place in the lab.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// `be1`, `be2` and so on.
+    pub name: String,
+    /// Where its servers run. Its NIC is `eth0`.
+    pub namespace: Namespace,
+    /// Its own addresses.
+    pub addresses: Pair,
+    /// The balancer's addresses in its subnet.
+    pub gateway: Pair,
+    /// The VIPs that it has on lo.
+    pub vips: Vec<Pair>,
+    /// Where its servers have their files.
+    pub(crate) directory: PathBuf,
+}
+
+impl Lab {
+    /// A lab that no other process or test meddles with. Leftovers of killed ones are removed.
+    ///
+    /// # Errors
+    /// The process is not root, `ip` or `ethtool` is missing, or the kernel lacks something.
+    pub fn new(plan: &Plan) -> Result<Self> {
+        remove_leftovers()?;
+        Self::build(plan, Name::unique)
+    }
+
+    /// The lab called `id`. What an earlier one of that name left is removed, so the caller sees
+    /// to it that there is no other; and `id` is no number, which would be a process's.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn named(id: &str, plan: &Plan) -> Result<Self> {
+        Self::build(plan, || Name::new(id))
+    }
+
+    fn build(plan: &Plan, name: impl FnOnce() -> Result<Name>) -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "a lab is made of network namespaces, which needs root"
+        );
+        plan.validate()?;
+        let name = name()?;
+        let create = |role: &str| Namespace::create(&name.namespace(role));
+        let vips: Vec<_> = (1..=plan.vips).map(Pair::vip).collect();
+        let backends = (1..=plan.backends)
+            .map(|number| {
+                let (subnet, host) = match plan.wiring {
+                    Wiring::Routed => (number, LB + 1),
+                    Wiring::Segment => (1, LB + number),
+                };
+                let role = format!("be{number}");
+                let directory = name.directory().join(&role);
+                fs::create_dir(&directory)
+                    .with_context(|| format!("cannot make {}", directory.display()))?;
+                Ok(Backend {
+                    namespace: create(&role)?,
+                    name: role,
+                    addresses: Pair::new(subnet, host),
+                    gateway: Pair::new(subnet, LB),
+                    vips: if plan.backends_hold_vips {
+                        vips.clone()
+                    } else {
+                        Vec::new()
+                    },
+                    directory,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut lab = Self {
+            _passing: Vec::new(),
+            client: create("client")?,
+            lb: create("lb")?,
+            lb_devices: Vec::new(),
+            backends,
+            vips,
+            name,
+        };
+        let wired = match plan.wiring {
+            Wiring::Routed => wiring::routed(&lab)?,
+            Wiring::Segment => {
+                wiring::segment(&lab, &Namespace::create(&lab.name.namespace("lan"))?)?
+            }
+        };
+        (lab.lb_devices, lab._passing) = (wired.lb_devices, wired.passing);
+        Ok(lab)
+    }
+
+    /// Where load comes from. Its NIC is `eth0`, and it reaches the VIPs by way of the balancer.
+    pub fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// The client's addresses.
+    pub fn client_addresses(&self) -> Pair {
+        Pair::new(CLIENT_SUBNET, LB + 1)
+    }
+
+    /// The balancer's place: it forwards, but has no route to the VIPs.
+    pub fn lb(&self) -> &Namespace {
+        &self.lb
+    }
+
+    /// The balancer's NICs: `client`, `be1`, `be2` and so on if routed, `lan` on a segment.
+    pub fn lb_devices(&self) -> &[String] {
+        &self.lb_devices
+    }
+
+    /// The balancer's addresses in the client's subnet.
+    pub fn lb_addresses(&self) -> Pair {
+        Pair::new(CLIENT_SUBNET, LB)
+    }
+
+    /// The backends, `be1` first.
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// The VIPs.
+    pub fn vips(&self) -> &[Pair] {
+        &self.vips
+    }
+
+    /// A directory for the user's own files, removed with the lab.
+    pub fn directory(&self) -> PathBuf {
+        self.name.directory()
+    }
+
+    /// What the namespaces' names begin with, before the role, for instance `weir-demo-`.
+    pub fn namespace_prefix(&self) -> String {
+        self.name.namespace("")
+    }
+}

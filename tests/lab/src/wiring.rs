@@ -1,0 +1,189 @@
+//! Links, addresses and routes.
+
+use std::{fmt::Write as _, os::fd::OwnedFd};
+
+use anyhow::Result;
+
+use crate::{Backend, Lab, Namespace, Pair, address::CLIENT_SUBNET, namespace::run, pass::Pass};
+
+/// The NIC of the client and of every backend.
+const NIC: &str = "eth0";
+/// The balancer's NIC on a segment.
+const LAN: &str = "lan";
+/// The routing table for what a backend sends from a VIP, on a segment.
+const FROM_VIP: &str = "100";
+
+/// What wiring a lab yields.
+pub(crate) struct Wired {
+    pub(crate) lb_devices: Vec<String>,
+    /// The links of the passing programs.
+    pub(crate) passing: Vec<OwnedFd>,
+}
+
+/// Everyone at a NIC of the balancer.
+pub(crate) fn routed(lab: &Lab) -> Result<Wired> {
+    prepare(lab)?;
+    let pass = Pass::load()?;
+    let mut wired = Wired {
+        lb_devices: Vec::new(),
+        passing: Vec::new(),
+    };
+    let client = (
+        "client",
+        lab.client(),
+        lab.client_addresses(),
+        lab.lb_addresses(),
+    );
+    let backends = lab.backends().iter();
+    let backends = backends.map(|be| (&*be.name, &be.namespace, be.addresses, be.gateway));
+    for (device, host, addresses, gateway) in std::iter::once(client).chain(backends) {
+        veth(lab.lb(), device, host, NIC)?;
+        lab.lb().ip(&up(device, &[gateway]))?;
+        join(host, addresses, gateway)?;
+        wired.passing.push(pass.attach(host, NIC)?);
+        wired.lb_devices.push(device.to_owned());
+    }
+    hold_vips(lab)?;
+    Ok(wired)
+}
+
+/// Everyone at a bridge in the namespace `lan`.
+pub(crate) fn segment(lab: &Lab, lan: &Namespace) -> Result<Wired> {
+    prepare(lab)?;
+    lan.ip("link add bridge type bridge\nlink set bridge up\n")?;
+    let port = |host: &Namespace, nic: &str, name: &str| {
+        veth(lan, name, host, nic)?;
+        lan.ip(&format!(
+            "link set {name} master bridge\nlink set {name} up\n"
+        ))
+    };
+    port(lab.lb(), LAN, "lb")?;
+    // All backends are in one subnet.
+    lab.lb()
+        .ip(&up(LAN, &[lab.lb_addresses(), lab.backends()[0].gateway]))?;
+    port(lab.client(), NIC, "client")?;
+    join(lab.client(), lab.client_addresses(), lab.lb_addresses())?;
+    for backend in lab.backends() {
+        port(&backend.namespace, NIC, &backend.name)?;
+        join(&backend.namespace, backend.addresses, backend.gateway)?;
+    }
+    hold_vips(lab)?;
+    for backend in lab.backends() {
+        answer_directly(backend)?;
+    }
+    Ok(Wired {
+        lb_devices: vec![LAN.to_owned()],
+        passing: vec![Pass::load()?.attach(lan, "lb")?],
+    })
+}
+
+/// What must be set before there are devices, which take it over.
+fn prepare(lab: &Lab) -> Result<()> {
+    // A path may lead through the balancer in one direction only; nobody is to learn a shorter
+    // one; and duplicate address detection would make everyone wait.
+    const EVERYWHERE: &[(&str, &str)] = &[
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/conf/default/send_redirects", "0"),
+        ("net/ipv4/conf/all/accept_redirects", "0"),
+        ("net/ipv4/conf/default/accept_redirects", "0"),
+        ("net/ipv6/conf/all/accept_redirects", "0"),
+        ("net/ipv6/conf/default/accept_redirects", "0"),
+        ("net/ipv6/conf/all/accept_dad", "0"),
+        ("net/ipv6/conf/default/accept_dad", "0"),
+    ];
+    const FORWARD: &[(&str, &str)] = &[
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv6/conf/default/forwarding", "1"),
+    ];
+    // Load opens many connections to one address.
+    const CLIENT: &[(&str, &str)] = &[
+        ("net/ipv4/ip_local_port_range", "1024 65535"),
+        ("net/ipv4/tcp_tw_reuse", "1"),
+    ];
+    // A VIP on lo is not to be told to the neighbours.
+    const BACKEND: &[(&str, &str)] = &[
+        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv4/conf/all/arp_announce", "2"),
+    ];
+    let backends = lab.backends().iter().map(|backend| &backend.namespace);
+    for host in [lab.client(), lab.lb()].into_iter().chain(backends.clone()) {
+        host.sysctl(EVERYWHERE)?;
+        host.ip("link set lo up\n")?;
+    }
+    lab.lb().sysctl(FORWARD)?;
+    lab.client().sysctl(CLIENT)?;
+    backends
+        .into_iter()
+        .try_for_each(|host| host.sysctl(BACKEND))
+}
+
+fn veth(a: &Namespace, a_device: &str, b: &Namespace, b_device: &str) -> Result<()> {
+    a.ip(&format!(
+        "link add {a_device} type veth peer name {b_device} netns {}\n",
+        b.name()
+    ))
+}
+
+/// Lines for `ip` that give a device addresses and start it.
+fn up(device: &str, addresses: &[Pair]) -> String {
+    let mut lines = String::new();
+    for Pair { v4, v6 } in addresses {
+        // Writing to a string does not fail.
+        let _ = writeln!(lines, "addr add {v4}/24 dev {device}");
+        let _ = writeln!(lines, "addr add {v6}/64 dev {device} nodad");
+    }
+    lines + &format!("link set {device} up\n")
+}
+
+/// Starts the NIC of the client or of a backend, with the balancer as its default route.
+fn join(host: &Namespace, addresses: Pair, gateway: Pair) -> Result<()> {
+    let Pair { v4, v6 } = gateway;
+    host.ip(&format!(
+        "{}route add 0.0.0.0/0 via {v4}\nroute add ::/0 via {v6}\n",
+        up(NIC, &[addresses])
+    ))?;
+    // XDP sends frames on without their unfinished checksums, so the sender finishes them.
+    run(host
+        .command("ethtool")
+        .args(["-K", NIC, "tx", "off", "gro", "on"]))
+}
+
+fn hold_vips(lab: &Lab) -> Result<()> {
+    for backend in lab.backends() {
+        for Pair { v4, v6 } in &backend.vips {
+            let lines = format!("addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad\n");
+            backend.namespace.ip(&lines)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the backend sends from a VIP does not go by way of the balancer. What it sends from
+/// its own address does: NAT undoes its rewriting there.
+fn answer_directly(backend: &Backend) -> Result<()> {
+    if backend.vips.is_empty() {
+        return Ok(());
+    }
+    let Pair { v4, v6 } = Pair::new(CLIENT_SUBNET, 0);
+    backend.namespace.ip(&format!(
+        "route add {v4}/24 dev {NIC} table {FROM_VIP}\nroute add {v6}/64 dev {NIC} table {FROM_VIP}\n"
+    ))?;
+    for vip in &backend.vips {
+        for address in vip.both() {
+            let family = if address.is_ipv4() { "-4" } else { "-6" };
+            run(backend.namespace.command("ip").args([
+                family,
+                "rule",
+                "add",
+                "from",
+                &address.to_string(),
+                "lookup",
+                FROM_VIP,
+            ]))?;
+        }
+    }
+    Ok(())
+}
