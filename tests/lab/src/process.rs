@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::process::CommandExt as _,
-    process::{self, Child, Command, ExitStatus},
+    process::{self, Child, ChildStdout, Command, ExitStatus},
     sync::{LazyLock, mpsc},
     thread,
     time::Duration,
@@ -73,6 +73,11 @@ impl Process {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its standard output, if that is a pipe and was not taken yet.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Whether it has not ended.

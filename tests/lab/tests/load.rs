@@ -1,0 +1,80 @@
+//! Load counts what it sees.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::{
+    Lab, Plan,
+    load::{Load, Results, Work},
+    retry, servers,
+};
+
+#[test]
+fn a_hundred_thousand_requests() -> Result<()> {
+    let lab = Lab::new(&Plan {
+        backends: 1,
+        ..Plan::default()
+    })?;
+    let _nginx = servers::nginx(&lab.backends()[0], 80)?;
+    let target = (lab.backends()[0].addresses.v4, 80).into();
+    let results = Load::http(lab.client(), Work::new(target, 100_000))?.finish()?;
+    assert_eq!(
+        (results.requests, results.failed),
+        (100_000, 0),
+        "{:?}",
+        results.failures
+    );
+    assert_eq!(results.by_backend["be1"], 100_000);
+    Ok(())
+}
+
+#[test]
+fn endless_load_is_seen_and_stopped() -> Result<()> {
+    let lab = Lab::new(&Plan {
+        backends: 1,
+        ..Plan::default()
+    })?;
+    let mut nginx = servers::nginx(&lab.backends()[0], 80)?;
+    let target = (lab.backends()[0].addresses.v6, 80).into();
+    let load = Load::http(lab.client(), Work::endless(target))?;
+    let wait = |what: fn(&Results, u64) -> bool, than: u64| {
+        retry(Duration::from_secs(20), || {
+            let results = load.results();
+            ensure!(what(&results, than), "{results:?}");
+            Ok(())
+        })
+    };
+    wait(|results, than| results.requests > than, 100)?;
+    assert_eq!(load.results().failed, 0);
+    nginx.stop()?;
+    wait(|results, than| results.failed > than, 100)?;
+    nginx.start()?;
+    let before = load.results().by_backend["be1"];
+    wait(|results, than| results.by_backend["be1"] > than, before)?;
+    let results = load.stop();
+    assert_eq!(results.requests, results.failed + results.by_backend["be1"]);
+    assert_eq!(results.failures.len(), 10);
+    assert!(
+        results
+            .failures
+            .iter()
+            .all(|reason| reason.contains("2001:db8:")),
+        "{results:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn endless_load_does_not_finish() -> Result<()> {
+    let lab = Lab::new(&Plan {
+        backends: 1,
+        ..Plan::default()
+    })?;
+    let target = (lab.backends()[0].addresses.v4, 80).into();
+    assert!(
+        Load::http(lab.client(), Work::endless(target))?
+            .finish()
+            .is_err()
+    );
+    Ok(())
+}
