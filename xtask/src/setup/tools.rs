@@ -25,8 +25,14 @@ const TOOLS: &[Tool] = &[
         "nginx-light",
         "is the demo's and the tests' HTTP backend",
     ),
+    tool(
+        "ping",
+        "iputils-ping",
+        "shows whether a network is joined as it should be",
+    ),
     tool("curl", "curl", "is a real HTTP client"),
     tool("wrk", "wrk", "makes HTTP load"),
+    tool("psql", "postgresql-client", "is a real database client"),
     tool(
         "/usr/lib/postgresql/*/bin/pgbench",
         "postgresql",

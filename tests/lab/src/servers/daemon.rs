@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    net::{Ipv6Addr, TcpListener},
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -10,13 +11,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use crate::{Process, retry};
+use crate::{Namespace, Process, retry};
 
 /// How long a server may take until it accepts connections.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What makes up a server program.
 pub(super) struct Recipe {
+    /// Where it listens, and on which port.
+    pub(super) host: Namespace,
+    pub(super) port: u16,
     /// The program with its arguments; it must not go into the background.
     pub(super) command: Box<dyn Fn() -> Command + Send>,
     /// Succeeds once it serves.
@@ -50,6 +54,13 @@ impl Daemon {
         if self.process.as_mut().is_some_and(Process::is_running) {
             return Ok(());
         }
+        let port = self.recipe.port;
+        // Another server there would be taken for this one.
+        let free = self
+            .recipe
+            .host
+            .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?;
+        drop(free.with_context(|| format!("port {port} of {}", self.recipe.host.name()))?);
         let log = File::create(&self.recipe.log)
             .with_context(|| format!("cannot make {}", self.recipe.log.display()))?;
         let mut command = (self.recipe.command)();

@@ -20,9 +20,11 @@ pub fn nginx(backend: &Backend, port: u16) -> Result<Daemon> {
     let file = directory.join("nginx.conf");
     fs::write(&file, configuration(&backend.name, port))
         .with_context(|| format!("cannot write {}", file.display()))?;
-    let (log, host) = (directory.join("log"), backend.namespace.clone());
-    let (namespace, address) = (host.clone(), (backend.addresses.v4, port));
+    let (log, address) = (directory.join("log"), (backend.addresses.v4, port));
+    let (namespace, client) = (backend.namespace.clone(), backend.namespace.clone());
     Daemon::started(Recipe {
+        host: backend.namespace.clone(),
+        port,
         command: Box::new(move || {
             let mut command = namespace.command("nginx");
             command.arg("-p").arg(&directory).arg("-c").arg(&file);
@@ -30,7 +32,7 @@ pub fn nginx(backend: &Backend, port: u16) -> Result<Daemon> {
             command
         }),
         ready: Box::new(move || {
-            host.run(|| TcpStream::connect(address))??;
+            client.run(|| TcpStream::connect(address))??;
             Ok(())
         }),
         end: Signal::SIGTERM,

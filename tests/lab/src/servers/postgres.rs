@@ -47,6 +47,8 @@ pub fn postgres(backend: &Backend, port: u16) -> Result<Daemon> {
     let (name, address) = (backend.name.clone(), backend.addresses.v4);
     let (server, probe) = (programs.join("postgres"), programs.join("pg_isready"));
     Daemon::started(Recipe {
+        host: backend.namespace.clone(),
+        port,
         command: Box::new(move || {
             let mut command = namespace.command(&server);
             command.arg("-D").arg(&data).current_dir(&directory);
