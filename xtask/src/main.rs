@@ -2,6 +2,7 @@
 
 mod build;
 mod command;
+mod lab;
 mod lint;
 mod setup;
 mod test;
@@ -20,6 +21,9 @@ enum Verb {
     Build(build::Args),
     /// Check the formatting and run clippy over everything.
     Lint,
+    /// A lab to try things in by hand: a client, the balancer's place and backends. Needs root.
+    #[command(subcommand)]
+    Lab(lab::Verb),
     /// Run every test, or those whose name contains FILTER. Needs root.
     Test(test::Args),
 }
@@ -29,6 +33,7 @@ fn main() -> Result<()> {
         Verb::Setup => setup::verb(),
         Verb::Build(args) => build::verb(&args),
         Verb::Lint => lint::verb(),
+        Verb::Lab(verb) => lab::verb(&verb),
         Verb::Test(args) => test::verb(&args),
     }
 }

@@ -32,9 +32,14 @@ pub(crate) fn for_building() -> Result<Toolchain> {
     }
 }
 
+/// What the lab needs; says nothing if it is there.
+pub(crate) fn for_lab() -> Result<()> {
+    tools::install()
+}
+
 /// What building and running with real traffic need; says nothing if it is there.
 pub(crate) fn for_running() -> Result<Toolchain> {
-    tools::install()?;
+    for_lab()?;
     for_building()
 }
 

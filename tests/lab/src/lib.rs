@@ -30,7 +30,7 @@ mod task;
 mod wiring;
 
 pub use address::Pair;
-pub use name::remove_leftovers;
+pub use name::{remove, remove_leftovers};
 pub use namespace::Namespace;
 pub use network::{Backend, Lab};
 pub use ping::ping;

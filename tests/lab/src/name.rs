@@ -15,7 +15,9 @@ use crate::namespace;
 const PREFIX: &str = "weir-";
 
 /// A lab's name. What is called by it is removed when this is dropped.
-pub(crate) struct Name(String);
+pub(crate) struct Name {
+    id: String,
+}
 
 impl Name {
     /// A name that no other lab has: this process's id and a counter.
@@ -27,8 +29,8 @@ impl Name {
 
     /// Takes a name, and removes what an earlier lab may have left under it.
     pub(crate) fn new(id: &str) -> Result<Self> {
-        let name = Self(format!("{PREFIX}{id}"));
-        name.remove()?;
+        remove(id)?;
+        let name = Self { id: id.to_owned() };
         fs::create_dir(name.directory())
             .with_context(|| format!("cannot make {}", name.directory().display()))?;
         Ok(name)
@@ -36,31 +38,35 @@ impl Name {
 
     /// What the namespace of `role` is called.
     pub(crate) fn namespace(&self, role: &str) -> String {
-        format!("{}-{role}", self.0)
+        format!("{PREFIX}{}-{role}", self.id)
     }
 
     /// Where the lab's servers have their files.
     pub(crate) fn directory(&self) -> PathBuf {
-        env::temp_dir().join(&self.0)
-    }
-
-    fn remove(&self) -> Result<()> {
-        let start = format!("{}-", self.0);
-        for namespace in named(Path::new(namespace::DIRECTORY))? {
-            if namespace.starts_with(&start) {
-                namespace::remove(&namespace)?;
-            }
-        }
-        remove_directory(&self.directory())
+        directory(&self.id)
     }
 }
 
 impl Drop for Name {
     fn drop(&mut self) {
-        if let Err(error) = self.remove() {
+        if let Err(error) = remove(&self.id) {
             eprintln!("lab: {error:#}");
         }
     }
+}
+
+/// Removes the namespaces and files of the lab called `id`; nothing if there are none.
+///
+/// # Errors
+/// What could not be listed or removed.
+pub fn remove(id: &str) -> Result<()> {
+    let start = format!("{PREFIX}{id}-");
+    for namespace in named(Path::new(namespace::DIRECTORY))? {
+        if namespace.starts_with(&start) {
+            namespace::remove(&namespace)?;
+        }
+    }
+    remove_directory(&directory(id))
 }
 
 /// Removes the namespaces and files of labs whose process was killed before it could.
@@ -79,6 +85,10 @@ pub fn remove_leftovers() -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn directory(id: &str) -> PathBuf {
+    env::temp_dir().join(format!("{PREFIX}{id}"))
 }
 
 /// Whether this is the name of something that a process made that is no more.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::{
     sys::{
         prctl::set_pdeathsig,
-        signal::{Signal, kill},
+        signal::{SigSet, Signal, kill},
     },
     unistd::{Pid, getppid},
 };
@@ -51,6 +51,8 @@ impl Process {
         unsafe {
             command.pre_exec(move || {
                 set_pdeathsig(Signal::SIGKILL)?;
+                // What this process has blocked, the child would have too.
+                SigSet::empty().thread_set_mask()?;
                 // The parent may have died before the line above.
                 if getppid() == parent {
                     Ok(())

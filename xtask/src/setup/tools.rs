@@ -32,7 +32,6 @@ const TOOLS: &[Tool] = &[
     ),
     tool("curl", "curl", "is a real HTTP client"),
     tool("wrk", "wrk", "makes HTTP load"),
-    tool("psql", "postgresql-client", "is a real database client"),
     tool(
         "/usr/lib/postgresql/*/bin/pgbench",
         "postgresql",
