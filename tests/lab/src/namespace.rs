@@ -137,7 +137,7 @@ pub(crate) fn remove(name: &str) -> Result<()> {
 
 /// A command that is also found if only root has its directory in PATH.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
-    let mut path: OsString = env::var_os("PATH").unwrap_or_default();
+    let mut path: OsString = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
     let mut command = Command::new(program);
     command.env("PATH", path);

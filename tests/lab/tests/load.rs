@@ -78,3 +78,23 @@ fn endless_load_does_not_finish() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_burst_of_datagrams_loses_none() -> Result<()> {
+    let lab = Lab::new(&Plan {
+        backends: 1,
+        ..Plan::default()
+    })?;
+    let _echo = servers::echo(&lab.backends()[0], 7)?;
+    for address in lab.backends()[0].addresses.both() {
+        let work = Work {
+            clients: 2000,
+            per_connection: 1,
+            ..Work::new((address, 7).into(), 20_000)
+        };
+        let results = Load::udp(lab.client(), work)?.finish()?;
+        assert_eq!(results.failed, 0, "{:?}", results.failures);
+        assert_eq!(results.by_backend["be1"], 20_000);
+    }
+    Ok(())
+}

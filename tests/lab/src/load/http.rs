@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     Request, StatusCode,
@@ -75,5 +75,5 @@ async fn get(sender: &mut SendRequest<Empty<Bytes>>, work: &Work) -> Result<Stri
 async fn within<T>(work: &Work, step: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(work.timeout, step)
         .await
-        .with_context(|| format!("nothing within {:?}", work.timeout))?
+        .unwrap_or_else(|_| Err(anyhow!("nothing within {:?}", work.timeout)))
 }

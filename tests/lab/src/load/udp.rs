@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use tokio::{net::UdpSocket, time::timeout};
 
 use super::{Tally, Work};
@@ -32,7 +32,7 @@ async fn source(first: u64, work: &Work, tally: &Tally) -> Result<()> {
     let exchange = async |number| {
         let answer = timeout(work.timeout, ask(&socket, number)).await;
         answer
-            .with_context(|| format!("no answer within {:?}", work.timeout))?
+            .unwrap_or_else(|_| Err(anyhow!("no answer within {:?}", work.timeout)))
             .with_context(|| format!("from {from}"))
     };
     tally.answered(&exchange(first).await?);

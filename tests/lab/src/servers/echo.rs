@@ -6,12 +6,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
 use crate::{Backend, gate::Gate, task::Task};
+
+/// In bytes, of which the kernel counts at least 768 for each waiting datagram.
+const RECEIVE_BUFFER: usize = 16 << 20;
 
 /// An echo server on a backend. It is stopped when this is dropped.
 pub struct Echo {
@@ -60,6 +64,8 @@ impl Echo {
                 let bind = |address| {
                     let socket = std::net::UdpSocket::bind(SocketAddr::new(address, port))?;
                     socket.set_nonblocking(true)?;
+                    // All of a burst is to be answered.
+                    setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
                     Ok(socket)
                 };
                 let sockets: Result<Vec<_>> = addresses.into_iter().map(bind).collect();
