@@ -35,6 +35,9 @@ plain!(
     Counters: 24,
     NeighbourRequest: 24,
     CachedRoute: 64,
+    Flow: 16,
+    AffinityKey: 24,
+    Affinity: 8,
 );
 
 /// An IPv4 or IPv6 address, its bytes in memory as they stand in the packet: IPv4 fills the
@@ -95,8 +98,12 @@ pub struct Service {
     pub family: u8,
     /// One of [`mode`].
     pub mode: u8,
+    /// One of [`algorithm`].
+    pub algorithm: u8,
+    /// Bits of [`service_flags`].
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
     /// `full-nat`: index in `SOURCES` of the first source address.
     pub source_first: u32,
     /// `full-nat`: number of source addresses; 0 in other modes.
@@ -107,8 +114,32 @@ pub struct Service {
     pub port_last: u16,
     /// Idle time after which a flow may be forgotten, in [`TICK_NS`] units.
     pub idle_ticks: u32,
+    /// Which bits of the ports' word are hashed: all, or none for affinity by source.
+    pub hashed_ports: u32,
+    /// Time for which a client keeps its backend, in [`TICK_NS`] units; 0: no affinity.
+    pub affinity_ticks: u32,
     /// Zero.
-    pub reserved2: [u32; 4],
+    pub reserved2: [u32; 2],
+}
+
+/// How a new flow's backend is chosen: the values of [`Service::algorithm`].
+pub mod algorithm {
+    /// The owner of the flow's slot.
+    pub const HASH: u8 = 0;
+    /// The owners of the slots in turn.
+    pub const ROUND_ROBIN: u8 = 1;
+    /// The owner of a slot by chance.
+    pub const RANDOM: u8 = 2;
+    /// Of two slots' owners the one with fewer connections for its weight.
+    pub const LEAST_CONNECTIONS: u8 = 3;
+}
+
+/// Bits of [`Service::flags`].
+pub mod service_flags {
+    /// Connections of a dead backend go on to another, instead of being reset.
+    pub const DIE_SILENTLY: u8 = 1;
+    /// What no backend is left for is dropped, instead of being refused.
+    pub const REFUSE_SILENTLY: u8 = 2;
 }
 
 /// [`Service::ring`] of the ring at `ring_index` in `RINGS`, with `1 << log2_slots` slots.
@@ -135,8 +166,10 @@ pub struct Backend {
     pub family: u8,
     /// Bits of [`backend_flags`].
     pub flags: u8,
+    /// Its share of new flows, for comparing loads; at least 1 where it may be given any.
+    pub weight: u32,
     /// Zero.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
 }
 
 /// Bits of [`Backend::flags`].
@@ -145,6 +178,8 @@ pub mod backend_flags {
     pub const ALIVE: u8 = 1;
     /// Its next hop is a gateway.
     pub const ROUTED: u8 = 2;
+    /// It has failed: its flows are lost.
+    pub const DEAD: u8 = 4;
 }
 
 /// The Ethernet side of a way out. Its words are written one at a time, each atomically.
@@ -200,6 +235,8 @@ pub mod nat_state {
     pub const BACKEND_FIN: u8 = 2;
     /// One of them sent a RST, and its sender has not spoken since.
     pub const RST: u8 = 4;
+    /// It is in its backend's count of connections.
+    pub const COUNTED: u8 = 8;
 }
 
 /// A `full-nat` flow, as its client's packets find it.
@@ -239,6 +276,57 @@ pub struct NatReturn {
     pub state: u8,
     /// Zero.
     pub reserved: [u8; 5],
+}
+
+/// A remembered flow of a tracked slot: the value of `FLOWS`, whose key is the flow as its
+/// client's packets have it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Backend id.
+    pub backend: u32,
+    /// Service index.
+    pub service: u32,
+    /// Tick of the client's last packet.
+    pub last_seen: u32,
+    /// Bits of [`flow_state`].
+    pub state: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Bits of [`Flow::state`].
+pub mod flow_state {
+    /// Nothing but SYNs was seen of it.
+    pub const OPENING: u8 = 1;
+    /// The client sent a FIN or RST.
+    pub const CLOSED: u8 = 2;
+    /// It is in its backend's count of connections.
+    pub const COUNTED: u8 = 4;
+}
+
+/// A client of a service that keeps clients with their backends: the key of `AFFINITIES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AffinityKey {
+    /// The client's address, network order.
+    pub client: Address,
+    /// Service index.
+    pub service: u32,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// The backend that a client keeps: the value of `AFFINITIES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// Backend id.
+    pub backend: u32,
+    /// Tick of the client's last new flow.
+    pub last_seen: u32,
 }
 
 /// What applies to every packet: the single value of the array `SETTINGS`.
@@ -326,4 +414,6 @@ pub mod program {
     pub const STEER: u32 = 0;
     /// The program `weir_open`.
     pub const OPEN: u32 = 1;
+    /// The program `weir_answer`.
+    pub const ANSWER: u32 = 2;
 }

@@ -54,6 +54,39 @@ impl Delta {
     }
 }
 
+/// The sum of the words of a new header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Of nothing.
+    pub const NONE: Self = Self(0);
+
+    /// And a 16-bit word at an even offset.
+    #[inline(always)]
+    pub const fn word16(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// And a 32-bit word at an even offset.
+    #[inline(always)]
+    pub const fn word32(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// And a 64-bit word at an even offset.
+    #[inline(always)]
+    pub const fn word64(self, word: u64) -> Self {
+        self.word32(word as u32).word32((word >> 32) as u32)
+    }
+
+    /// The checksum of everything summed up, the field itself taken as zero.
+    #[inline(always)]
+    pub const fn checksum(self) -> u16 {
+        !fold(self.0)
+    }
+}
+
 /// The one's complement sum of the 16-bit words of `sum`.
 #[inline(always)]
 const fn fold(sum: u64) -> u16 {

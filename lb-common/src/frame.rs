@@ -20,6 +20,10 @@ pub trait Frame {
 
     /// Removes `by` bytes from the front. False: not that many, the frame is unchanged.
     fn shrink_front(&mut self, by: usize) -> bool;
+
+    /// Cuts the frame to `length` bytes, or to the 60 that Ethernet asks for; one that is not
+    /// longer stays as it is.
+    fn truncate(&mut self, length: usize);
 }
 
 /// `N` bytes of a frame, checked once; reads at constant offsets are checked when compiling.

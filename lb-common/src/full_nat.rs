@@ -12,11 +12,12 @@
 //! connection in TIME_WAIT for a minute and would refuse a new one under the same numbers.
 
 use crate::{
-    abi::{FlowKey, NatForward, NatReturn, Service, TICK_NS, nat_state},
+    abi::{Backend, FlowKey, NatForward, NatReturn, Service, TICK_NS, algorithm, nat_state},
     packet::{Packet, TCP, tcp_flags},
     reason::Reason,
     rewrite::Endpoint,
-    steer::{Stop, Target, select, usable_backend},
+    selection::{age, hash, pick, stop},
+    steer::{Stop, Target, usable_backend},
     tables::{Claim, Tables},
 };
 
@@ -35,36 +36,49 @@ pub const LINGER_TICKS: u32 = (60_000_000_000 / TICK_NS) as u32 + 1;
 /// [`Stop::Open`] where the flow is to be made first: see [`open`]. Else why the packet is
 /// dropped.
 #[inline(always)]
-pub(crate) fn known<T: Tables>(tables: &T, packet: &Packet, index: u32) -> Result<Target, Stop> {
-    match remembered(tables, packet) {
-        Some(flow) => Ok(Target {
-            backend: flow.backend,
-            source: Some(Endpoint {
-                address: tables
-                    .source(flow.source_index)
-                    .ok_or(Stop::Drop(index, Reason::Inconsistent))?,
-                port: flow.source_port,
-            }),
-        }),
-        None if packet.protocol == TCP && !packet.opens() => {
-            Err(Stop::Drop(index, Reason::UnknownFlow))
-        }
-        None => Err(Stop::Open),
+pub(crate) fn known<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    index: u32,
+    service: &Service,
+) -> Result<Target, Stop> {
+    let Some(flow) = remembered(tables, packet) else {
+        return Err(match packet.protocol == TCP && !packet.opens() {
+            true => stop(service, index, Reason::UnknownFlow),
+            false => Stop::Open,
+        });
+    };
+    // A SYN to the dead has been told apart: it opens another flow.
+    if tables.backend(flow.backend).is_some_and(Backend::dead) {
+        return Err(stop(service, index, Reason::BackendDead));
     }
+    Ok(Target {
+        backend: flow.backend,
+        source: Some(Endpoint {
+            address: tables
+                .source(flow.source_index)
+                .ok_or(Stop::Drop(index, Reason::Inconsistent))?,
+            port: flow.source_port,
+        }),
+    })
 }
 
 /// Service index and client of the flow that a backend's packet is of, if any.
 #[inline(always)]
 pub(crate) fn client_of<T: Tables>(tables: &T, packet: &Packet) -> Option<(u32, Endpoint)> {
     let now = tables.tick();
-    tables.with_nat_return(&packet.flow_key(), |flow| {
-        touch(flow, packet, nat_state::BACKEND_FIN, now);
+    let (service, client, ended) = tables.with_nat_return(&packet.flow_key(), |flow| {
+        let ended = touch(flow, packet, nat_state::BACKEND_FIN, now);
         let client = Endpoint {
             address: flow.client,
             port: flow.client_port,
         };
-        (flow.service, client)
-    })
+        (flow.service, client, ended)
+    })?;
+    if ended != 0 {
+        tables.count_connection(ended, false);
+    }
+    Some((service, client))
 }
 
 /// A function of its own, for a stack frame of its own.
@@ -117,14 +131,18 @@ fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, now: u32) -> 
         tables.remove_nat_return(&key);
         return false;
     }
-    tables
-        .with_nat_return(&key, |flow| {
-            if packet.opens() {
-                flow.state = 0;
-            }
-            touch(flow, packet, nat_state::CLIENT_FIN, now);
-        })
-        .is_some()
+    let ended = tables.with_nat_return(&key, |flow| {
+        if packet.opens() {
+            flow.state &= nat_state::COUNTED;
+        }
+        touch(flow, packet, nat_state::CLIENT_FIN, now)
+    });
+    if let Some(id) = ended
+        && id != 0
+    {
+        tables.count_connection(id, false);
+    }
+    ended.is_some()
 }
 
 /// Takes a source endpoint for a new flow and remembers it.
@@ -138,10 +156,13 @@ pub(crate) fn open<T: Tables>(
     packet: &Packet,
     index: u32,
     service: &Service,
-) -> Result<(), Reason> {
+) -> Result<(), Stop> {
     let now = tables.tick();
-    let id = select(tables, packet, service)?;
-    let backend = usable_backend(tables, id)?;
+    let hash = hash(tables, packet, service);
+    let id = pick(tables, packet, index, service, hash).map_err(|why| stop(service, index, why))?;
+    let dropped = |reason| Stop::Drop(index, reason);
+    let backend = usable_backend(tables, id).map_err(dropped)?;
+    let counted = service.algorithm == algorithm::LEAST_CONNECTIONS;
     let entry = NatReturn {
         client: packet.source,
         service: index,
@@ -149,7 +170,7 @@ pub(crate) fn open<T: Tables>(
         last_seen: now,
         created: now,
         client_port: packet.source_port(),
-        state: 0,
+        state: if counted { nat_state::COUNTED } else { 0 },
         reserved: [0; 5],
     };
     let mut key = FlowKey {
@@ -161,7 +182,7 @@ pub(crate) fn open<T: Tables>(
         family: packet.family,
         reserved: 0,
     };
-    let source_index = reserve(tables, service, &mut key, &entry, now)?;
+    let source_index = reserve(tables, service, &mut key, &entry, now).map_err(dropped)?;
     let flow = NatForward {
         backend: id,
         source_index,
@@ -170,10 +191,15 @@ pub(crate) fn open<T: Tables>(
         reserved: 0,
     };
     match tables.claim_nat_forward(&packet.flow_key(), &flow) {
-        Claim::Won => Ok(()),
+        Claim::Won => {
+            if counted {
+                tables.count_connection(id, true);
+            }
+            Ok(())
+        }
         Claim::Full => {
             tables.remove_nat_return(&key);
-            Err(Reason::FlowTableFull)
+            Err(dropped(Reason::FlowTableFull))
         }
         // Another CPU had a packet of the same flow at the same time: its choice holds.
         Claim::Taken => {
@@ -252,14 +278,8 @@ fn take_over<T: Tables>(tables: &T, key: &FlowKey, entry: &NatReturn) -> Claim {
 /// Whether a flow has ended, or gone quiet, for long enough for its port to be given away.
 #[inline(always)]
 pub fn forgettable(flow: &NatReturn, idle_ticks: u32, now: u32) -> bool {
-    const FINISHED: u8 = nat_state::CLIENT_FIN | nat_state::BACKEND_FIN;
-    let quiet = now.wrapping_sub(flow.last_seen);
-    // Another CPU's clock may be a tick ahead.
-    if quiet > u32::MAX / 2 {
-        return false;
-    }
-    let ended = flow.state & nat_state::RST != 0 || flow.state & FINISHED == FINISHED;
-    quiet > idle_ticks || (ended && quiet > LINGER_TICKS)
+    let quiet = age(now, flow.last_seen);
+    quiet > idle_ticks || (ended(flow.state) && quiet > LINGER_TICKS)
 }
 
 /// The key of a flow's client side, from its backend side.
@@ -276,9 +296,10 @@ pub fn forward_key(service: &Service, key: &FlowKey, flow: &NatReturn) -> FlowKe
     }
 }
 
-/// Notes a packet of the flow; `fin` is its direction's bit.
+/// Notes a packet of the flow; `fin` is its direction's bit. Returns the backend whose
+/// counted connection has ended with it; 0: none.
 #[inline(always)]
-fn touch(flow: &mut NatReturn, packet: &Packet, fin: u8, now: u32) {
+fn touch(flow: &mut NatReturn, packet: &Packet, fin: u8, now: u32) -> u32 {
     // Only what differs is written: a busy flow's entry stays clean in every CPU's cache.
     if flow.last_seen != now {
         flow.last_seen = now;
@@ -291,7 +312,20 @@ fn touch(flow: &mut NatReturn, packet: &Packet, fin: u8, now: u32) {
     if packet.tcp_flags & tcp_flags::RST != 0 {
         state |= nat_state::RST;
     }
+    let mut uncounted = 0;
+    if state & nat_state::COUNTED != 0 && ended(state) {
+        state &= !nat_state::COUNTED;
+        uncounted = flow.backend;
+    }
     if flow.state != state {
         flow.state = state;
     }
+    uncounted
+}
+
+/// Whether both sides have closed, or one has reset.
+#[inline(always)]
+fn ended(state: u8) -> bool {
+    const FINISHED: u8 = nat_state::CLIENT_FIN | nat_state::BACKEND_FIN;
+    state & nat_state::RST != 0 || state & FINISHED == FINISHED
 }

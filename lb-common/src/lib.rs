@@ -2,19 +2,23 @@
 //! without a kernel lives and is tested here.
 #![no_std]
 
-#[cfg(feature = "maglev")]
+#[cfg(feature = "alloc")]
 extern crate alloc;
 
 pub mod abi;
+pub mod answer;
 pub mod checksum;
 pub mod frame;
 pub mod full_nat;
 pub mod hash;
-#[cfg(feature = "maglev")]
+#[cfg(feature = "alloc")]
 pub mod maglev;
 pub mod packet;
 pub mod reason;
 pub mod rewrite;
+#[cfg(feature = "alloc")]
+pub mod ring;
+pub mod selection;
 pub mod slot;
 pub mod steer;
 pub mod tables;

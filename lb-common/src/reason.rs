@@ -59,6 +59,8 @@ reasons! {
     Inconsistent = 14, "inconsistent";
     /// `dsr`: the backend is behind a gateway, which would send the VIP's packet back.
     NotOnLink = 15, "not_on_link";
+    /// The packet's connection was lost with its backend.
+    BackendDead = 16, "backend_dead";
 }
 
 /// Counters a service has in `DROPS`: a power of two above the number of reasons, so that

@@ -5,12 +5,13 @@
 //! (`full-nat`) and gets the VIP back. Everything else is the kernel's.
 
 use crate::{
-    abi::{Backend, IPV4, NextHop, Service, backend_flags, features, mode, ring_of},
+    abi::{Backend, IPV4, NextHop, Service, backend_flags, features, mode},
     frame::Frame,
     full_nat,
     packet::{Packet, Parsed, parse},
     reason::Reason,
     rewrite::{Endpoint, readdress, translate},
+    selection::choose,
     tables::{Route, RouteQuery, Tables},
 };
 
@@ -26,6 +27,9 @@ pub enum Verdict {
     /// It is the first of a flow that is to be remembered: give the unchanged frame to
     /// [`open`]. Apart, since it is rare and needs a stack of its own in the kernel.
     Open,
+    /// It goes nowhere, counted, and its sender is told: give the unchanged frame to
+    /// [`crate::answer::answer`]. Apart for the same reason.
+    Answer,
 }
 
 /// Why a packet is not sent on.
@@ -35,6 +39,8 @@ pub enum Stop {
     Pass,
     /// Dropped, on the account of a service (0: of none).
     Drop(u32, Reason),
+    /// Dropped likewise, and its sender is told.
+    Answer(u32, Reason),
     /// Its flow is to be made first; nothing was changed.
     Open,
 }
@@ -52,9 +58,7 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     };
     match sent {
         Ok(ifindex) => Verdict::Send(ifindex),
-        Err(Stop::Pass) => Verdict::Pass,
-        Err(Stop::Open) => Verdict::Open,
-        Err(Stop::Drop(service, reason)) => drop(tables, service, reason),
+        Err(stopped) => stop(tables, stopped),
     }
 }
 
@@ -73,15 +77,25 @@ pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<(), Verdict> {
     };
     match tables.service(index) {
         Some(service) => full_nat::open(tables, &packet, index, service),
-        None => Err(Reason::Inconsistent),
+        None => Err(Stop::Drop(index, Reason::Inconsistent)),
     }
-    .map_err(|reason| drop(tables, index, reason))
+    .map_err(|stopped| stop(tables, stopped))
 }
 
 #[inline(always)]
-fn drop<T: Tables>(tables: &T, service: u32, reason: Reason) -> Verdict {
-    tables.count_dropped(service, reason);
-    Verdict::Drop(reason)
+fn stop<T: Tables>(tables: &T, stop: Stop) -> Verdict {
+    match stop {
+        Stop::Pass => Verdict::Pass,
+        Stop::Open => Verdict::Open,
+        Stop::Drop(service, reason) => {
+            tables.count_dropped(service, reason);
+            Verdict::Drop(reason)
+        }
+        Stop::Answer(service, reason) => {
+            tables.count_dropped(service, reason);
+            Verdict::Answer
+        }
+    }
 }
 
 #[inline(always)]
@@ -96,9 +110,9 @@ fn steer_packet<F: Frame, T: Tables>(
             .ok_or(Stop::Drop(0, Reason::Inconsistent))?;
         let stop = |reason| Stop::Drop(index, reason);
         let target = match service.mode {
-            mode::FULL_NAT => full_nat::known(tables, packet, index)?,
+            mode::FULL_NAT => full_nat::known(tables, packet, index, service)?,
             _ => Target {
-                backend: select(tables, packet, service).map_err(stop)?,
+                backend: choose(tables, packet, index, service)?,
                 source: None,
             },
         };
@@ -180,34 +194,6 @@ fn backward<F: Frame, T: Tables>(
     Ok(hop.ifindex)
 }
 
-/// The backend of a flow by its slot.
-///
-/// # Errors
-///
-/// [`Reason::NoBackend`] where the service has no ring or the slot no owner.
-#[inline(always)]
-pub(crate) fn select<T: Tables>(
-    tables: &T,
-    packet: &Packet,
-    service: &Service,
-) -> Result<u32, Reason> {
-    let (ring, mask) = ring_of(service.ring);
-    let hash = tables.hash_key().flow(
-        packet.family,
-        &packet.source,
-        &packet.destination,
-        packet.ports,
-        packet.protocol,
-    );
-    let slot = tables
-        .slot(ring, hash as u32 & mask)
-        .ok_or(Reason::NoBackend)?;
-    match slot.current() {
-        0 => Err(Reason::NoBackend),
-        id => Ok(id),
-    }
-}
-
 /// The backend with an id that a table holds.
 ///
 /// # Errors
@@ -284,6 +270,12 @@ impl Backend {
     #[inline(always)]
     pub fn alive(&self) -> bool {
         self.flags & backend_flags::ALIVE != 0
+    }
+
+    /// Whether it has failed, and its flows with it.
+    #[inline(always)]
+    pub fn dead(&self) -> bool {
+        self.flags & backend_flags::DEAD != 0
     }
 }
 

@@ -1,7 +1,10 @@
 //! The questions that the pipeline asks of the maps.
 
 use crate::{
-    abi::{Address, Backend, FlowKey, NatForward, NatReturn, NextHop, Service, ServiceKey},
+    abi::{
+        Address, Affinity, AffinityKey, Backend, Flow, FlowKey, NatForward, NatReturn, NextHop,
+        Service, ServiceKey,
+    },
     hash::HashKey,
     reason::Reason,
     slot::Slot,
@@ -55,6 +58,26 @@ pub trait Tables {
     fn remove_nat_forward(&self, key: &FlowKey);
     /// Removes a flow, if it is there.
     fn remove_nat_return(&self, key: &FlowKey);
+
+    /// Looks at a remembered flow of a tracked slot, and may change it.
+    fn with_flow<R>(&self, key: &FlowKey, look: impl FnOnce(&mut Flow) -> R) -> Option<R>;
+    /// Remembers a flow, in the place of one that has its key; the one unused for longest may
+    /// be forgotten for it.
+    fn remember_flow(&self, key: &FlowKey, flow: &Flow);
+    /// The backend that a client keeps.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Has a client keep a backend.
+    fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity);
+    /// A number that grows by one with each call for the service.
+    fn next_turn(&self, service: u32) -> u32;
+    /// Any number.
+    fn random(&self) -> u32;
+    /// Connections that a backend of a least-connections service has.
+    fn connections(&self, backend: u32) -> u64;
+    /// Counts a connection that was opened or has ended.
+    fn count_connection(&self, backend: u32, opened: bool);
+    /// Whether an ICMP error may be sent now: they are limited, as Linux limits its own.
+    fn may_send_icmp(&self) -> bool;
 
     /// Asks the kernel for the way to an address.
     fn route(&self, query: &RouteQuery) -> Route;

@@ -1,0 +1,316 @@
+//! Which backend a packet goes to.
+//!
+//! A stable slot answers alone: no flow is looked up and none is remembered, whatever the
+//! packet. A change rewrites the `current` owner of the slots that it moves and sets their
+//! `track`. On a tracked slot a TCP SYN goes to `current` and is remembered; any other packet
+//! follows its remembered flow or, where none is remembered, belongs to `base`, the owner of
+//! before the change: it goes there and is remembered too. [`crate::ring`] is the other half.
+//!
+//! Services whose choice does not follow from the slot alone (round robin, least connections,
+//! random, client affinity) have every slot tracked for good.
+
+use crate::{
+    abi::{
+        Affinity, AffinityKey, Backend, Flow, Service, algorithm, flow_state, ring_of,
+        service_flags,
+    },
+    full_nat::LINGER_TICKS,
+    packet::{Packet, TCP, tcp_flags},
+    reason::Reason,
+    slot::Slot,
+    steer::Stop,
+    tables::Tables,
+};
+
+/// What [`tracked`] returns in place of a backend id where the flow's backend has died.
+/// Above [`crate::slot::MAX_BACKEND`].
+const DEAD: u32 = u32::MAX;
+
+/// The backend of a `nat` or `dsr` packet.
+///
+/// # Errors
+///
+/// [`Reason::NoBackend`] where nobody takes the packet, [`Reason::BackendDead`] where it is of
+/// a connection that died with its backend.
+#[inline(always)]
+pub(crate) fn choose<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    index: u32,
+    service: &Service,
+) -> Result<u32, Stop> {
+    let hash = hash(tables, packet, service);
+    let Some(slot) = slot(tables, service, hash) else {
+        return Err(no_backend(service, index));
+    };
+    let id = match slot.track() {
+        false => slot.current(),
+        true => tracked(tables, packet, index, service, hash),
+    };
+    match id {
+        0 => Err(no_backend(service, index)),
+        DEAD => Err(stop(service, index, Reason::BackendDead)),
+        id => Ok(id),
+    }
+}
+
+/// The backend of a new flow: the service's algorithm.
+///
+/// # Errors
+///
+/// [`Reason::NoBackend`].
+#[inline(always)]
+pub(crate) fn pick<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    index: u32,
+    service: &Service,
+    hash: u64,
+) -> Result<u32, Reason> {
+    if service.affinity_ticks == 0 {
+        return by_algorithm(tables, index, service, hash);
+    }
+    let key = AffinityKey {
+        client: packet.source,
+        service: index,
+        family: packet.family,
+        reserved: [0; 3],
+    };
+    let now = tables.tick();
+    let bound = tables.affinity(&key).filter(|bound| {
+        age(now, bound.last_seen) <= service.affinity_ticks
+            && tables.backend(bound.backend).is_some_and(Backend::alive)
+    });
+    let backend = match bound {
+        Some(bound) => bound.backend,
+        None => by_algorithm(tables, index, service, hash)?,
+    };
+    let last_seen = now;
+    tables.set_affinity(&key, &Affinity { backend, last_seen });
+    Ok(backend)
+}
+
+/// Why a packet that nobody takes is dropped, and whether its sender is told.
+#[inline(always)]
+pub(crate) fn stop(service: &Service, index: u32, reason: Reason) -> Stop {
+    let silent = match reason {
+        Reason::BackendDead | Reason::UnknownFlow => service_flags::DIE_SILENTLY,
+        _ => service_flags::REFUSE_SILENTLY,
+    };
+    match service.flags & silent {
+        0 => Stop::Answer(index, reason),
+        _ => Stop::Drop(index, reason),
+    }
+}
+
+#[inline(always)]
+fn no_backend(service: &Service, index: u32) -> Stop {
+    stop(service, index, Reason::NoBackend)
+}
+
+/// The hash that finds the packet's slot.
+#[inline(always)]
+pub(crate) fn hash<T: Tables>(tables: &T, packet: &Packet, service: &Service) -> u64 {
+    tables.hash_key().flow(
+        packet.family,
+        &packet.source,
+        &packet.destination,
+        packet.ports & service.hashed_ports,
+        packet.protocol,
+    )
+}
+
+#[inline(always)]
+fn slot<T: Tables>(tables: &T, service: &Service, place: u64) -> Option<Slot> {
+    let (ring, mask) = ring_of(service.ring);
+    tables.slot(ring, place as u32 & mask)
+}
+
+/// The owner of new flows of the slot at a place.
+#[inline(always)]
+fn current<T: Tables>(tables: &T, service: &Service, place: u64) -> u32 {
+    slot(tables, service, place).map_or(0, Slot::current)
+}
+
+#[inline(always)]
+fn by_algorithm<T: Tables>(
+    tables: &T,
+    index: u32,
+    service: &Service,
+    hash: u64,
+) -> Result<u32, Reason> {
+    let place = match service.algorithm {
+        algorithm::ROUND_ROBIN => u64::from(tables.next_turn(index)),
+        algorithm::RANDOM => u64::from(tables.random()),
+        _ => hash,
+    };
+    let first = current(tables, service, place);
+    let id = match service.algorithm {
+        algorithm::LEAST_CONNECTIONS => {
+            let second = current(tables, service, u64::from(tables.random()));
+            less_loaded(tables, first, second)
+        }
+        _ => first,
+    };
+    match id {
+        0 => Err(Reason::NoBackend),
+        id => Ok(id),
+    }
+}
+
+/// The one of two backends with fewer connections for its weight.
+#[inline(always)]
+fn less_loaded<T: Tables>(tables: &T, first: u32, second: u32) -> u32 {
+    let load = |id| {
+        let backend = tables.backend(id).filter(|backend| backend.alive())?;
+        Some((tables.connections(id), u64::from(backend.weight)))
+    };
+    match (load(first), load(second)) {
+        (_, None) => first,
+        (None, Some(_)) => second,
+        (Some((here, weight)), Some((there, other))) => {
+            match here.wrapping_mul(other) <= there.wrapping_mul(weight) {
+                true => first,
+                false => second,
+            }
+        }
+    }
+}
+
+/// [`choose`] on a tracked slot. A function of its own, for a stack frame of its own; its
+/// result is a plain number because BPF's functions have five arguments and no more.
+#[inline(never)]
+fn tracked<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    index: u32,
+    service: &Service,
+    hash: u64,
+) -> u32 {
+    let now = tables.tick();
+    let key = packet.flow_key();
+    let seen = tables
+        .with_flow(&key, |flow| {
+            look(flow, packet, index, service.idle_ticks, now)
+        })
+        .unwrap_or(Seen {
+            backend: 0,
+            ended: 0,
+        });
+    if seen.ended != 0 {
+        tables.count_connection(seen.ended, false);
+    }
+    if usable(tables, seen.backend) {
+        return seen.backend;
+    }
+    let silent = service.flags & service_flags::DIE_SILENTLY != 0;
+    let old = packet.protocol == TCP && !packet.opens();
+    if old && seen.backend != 0 && !silent {
+        return DEAD;
+    }
+    let mut flow = Flow {
+        backend: 0,
+        service: index,
+        last_seen: now,
+        state: closing(packet),
+        reserved: [0; 3],
+    };
+    if old && seen.backend == 0 {
+        flow.backend = slot(tables, service, hash).map_or(0, Slot::base);
+        // What the dead left behind is not remembered: there may be any amount of it.
+        if !usable(tables, flow.backend) && (flow.backend == 0 || !silent) {
+            return if flow.backend == 0 { 0 } else { DEAD };
+        }
+    }
+    if !usable(tables, flow.backend) {
+        flow.backend = pick(tables, packet, index, service, hash).unwrap_or(0);
+        if flow.backend == 0 {
+            return 0;
+        }
+        if packet.opens() {
+            flow.state |= flow_state::OPENING;
+        }
+        if service.algorithm == algorithm::LEAST_CONNECTIONS {
+            flow.state |= flow_state::COUNTED;
+            tables.count_connection(flow.backend, true);
+        }
+    }
+    tables.remember_flow(&key, &flow);
+    flow.backend
+}
+
+/// What became of the flow that a packet may be of.
+struct Seen {
+    /// Its backend; 0: the packet is of no remembered flow.
+    backend: u32,
+    /// A backend with which a counted connection ended; 0: none.
+    ended: u32,
+}
+
+/// Looks at a remembered flow, and notes the packet if it is of it.
+#[inline(always)]
+fn look(flow: &mut Flow, packet: &Packet, index: u32, idle_ticks: u32, now: u32) -> Seen {
+    // A SYN after more than SYNs uses the numbers again: it is of another connection.
+    let another = packet.opens() && flow.state & flow_state::OPENING == 0;
+    let of_it = !another && flow.service == index && !forgettable(flow, idle_ticks, now);
+    let mut state = flow.state;
+    if of_it {
+        if !packet.opens() {
+            state &= !flow_state::OPENING;
+        }
+        state |= closing(packet);
+        // Only what differs is written: a busy flow's entry stays clean in every CPU's cache.
+        if flow.last_seen != now {
+            flow.last_seen = now;
+        }
+    }
+    let ends = !of_it || state & flow_state::CLOSED != 0;
+    let ended = match ends && state & flow_state::COUNTED != 0 {
+        true => {
+            state &= !flow_state::COUNTED;
+            flow.backend
+        }
+        false => 0,
+    };
+    if state != flow.state {
+        flow.state = state;
+    }
+    Seen {
+        backend: if of_it { flow.backend } else { 0 },
+        ended,
+    }
+}
+
+/// [`flow_state::CLOSED`] where the packet ends its connection.
+#[inline(always)]
+fn closing(packet: &Packet) -> u8 {
+    match packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) {
+        0 => 0,
+        _ => flow_state::CLOSED,
+    }
+}
+
+/// Whether a backend takes the packets of its flows: also one that is given no new ones.
+#[inline(always)]
+fn usable<T: Tables>(tables: &T, id: u32) -> bool {
+    id != 0
+        && tables
+            .backend(id)
+            .is_some_and(|backend| backend.family != 0 && !backend.dead())
+}
+
+/// Whether a remembered flow has ended, or gone quiet, for long enough to be forgotten.
+#[inline(always)]
+pub fn forgettable(flow: &Flow, idle_ticks: u32, now: u32) -> bool {
+    let quiet = age(now, flow.last_seen);
+    quiet > idle_ticks || (flow.state & flow_state::CLOSED != 0 && quiet > LINGER_TICKS)
+}
+
+/// Ticks from `then` to `now`; 0 where another CPU's clock is a tick ahead.
+#[inline(always)]
+pub fn age(now: u32, then: u32) -> u32 {
+    match now.wrapping_sub(then) {
+        ahead if ahead > u32::MAX / 2 => 0,
+        age => age,
+    }
+}
