@@ -115,13 +115,13 @@ fn unreachable<F: Frame>(frame: &mut F, packet: &Packet) -> Option<()> {
         _ => (ICMPV6, u16::from_ne_bytes([1, 4])),
     };
     let length = (ICMP_HEADER + header + UDP_HEADER) as u16;
-    let mut sum = match packet.family {
-        IPV4 => Sum::NONE,
-        _ => pseudo_header(packet, protocol, length),
-    };
-    sum = match packet.family {
-        IPV4 => words::<F, { IPV4_HEADER + UDP_HEADER }>(frame, quoted, sum)?,
-        _ => words::<F, { IPV6_HEADER + UDP_HEADER }>(frame, quoted, sum)?,
+    let sum = match packet.family {
+        IPV4 => frame
+            .window::<{ IPV4_HEADER + UDP_HEADER }>(quoted)?
+            .fold_words(Sum::NONE, Sum::word32),
+        _ => frame
+            .window::<{ IPV6_HEADER + UDP_HEADER }>(quoted)?
+            .fold_words(pseudo_header(packet, protocol, length), Sum::word32),
     };
     let l4 = write_ip(frame, packet, packet.l3, protocol, length)?;
     let mut icmp = frame.window_mut::<ICMP_HEADER>(l4)?;
@@ -211,15 +211,4 @@ fn pseudo_header(packet: &Packet, protocol: u8, length: u16) -> Sum {
         .word64(packet.destination[1])
         .word16(u16::from(protocol).to_be())
         .word16(length.to_be())
-}
-
-/// Adds `N` bytes of the frame, a multiple of four.
-#[inline(always)]
-fn words<F: Frame, const N: usize>(frame: &F, from: usize, mut sum: Sum) -> Option<Sum> {
-    let mut offset = 0;
-    while offset < N {
-        sum = sum.word32(frame.window::<4>(from + offset)?.get::<u32, 0>());
-        offset += 4;
-    }
-    Some(sum)
 }

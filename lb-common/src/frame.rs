@@ -67,6 +67,22 @@ impl<const N: usize> Window<'_, N> {
     }
 }
 
+impl<const N: usize> Window<'_, N> {
+    /// Gives all its words of 32 bits, bytes as on the wire, to `fold`, one after the other.
+    #[inline(always)]
+    pub fn fold_words<A>(&self, start: A, fold: impl Fn(A, u32) -> A) -> A {
+        const { assert!(N.is_multiple_of(4), "whole words") };
+        let mut result = start;
+        let mut offset = 0;
+        while offset < N {
+            // SAFETY: in bounds by the loop's condition and the constructor's promise.
+            result = fold(result, unsafe { load(self.start.add(offset).cast()) });
+            offset += 4;
+        }
+        result
+    }
+}
+
 impl<const N: usize> WindowMut<'_, N> {
     /// # Safety
     ///

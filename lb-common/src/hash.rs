@@ -1,6 +1,6 @@
 //! The keyed hash that assigns a flow to a slot.
 
-use crate::abi::{Address, IPV4};
+use crate::abi::{Address, FlowKey, IPV4};
 
 /// The secret that the hash mixes in: who does not know it cannot choose a flow's slot. All
 /// nodes that must agree have the same one.
@@ -42,5 +42,20 @@ impl HashKey {
         }
         state = absorb(state, ports as u64, multiplier);
         absorb(state, 0, GOLDEN)
+    }
+
+    /// [`HashKey::flow`] of a flow's key; `hashed_ports` as
+    /// [`crate::abi::Service::hashed_ports`].
+    pub const fn of(self, key: &FlowKey, hashed_ports: u32) -> u64 {
+        let [a, b] = key.source_port.to_ne_bytes();
+        let [c, d] = key.destination_port.to_ne_bytes();
+        let ports = u32::from_ne_bytes([a, b, c, d]) & hashed_ports;
+        self.flow(
+            key.family,
+            &key.source,
+            &key.destination,
+            ports,
+            key.protocol,
+        )
     }
 }

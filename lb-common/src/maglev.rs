@@ -48,8 +48,7 @@ pub const fn log2_slots(members: usize) -> u32 {
 /// Where `log2_slots` is above 31.
 pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
     let slots = 1usize << log2_slots;
-    let mut members: Vec<Member> = members.iter().copied().filter(|m| m.weight > 0).collect();
-    members.sort_unstable_by_key(|member| (member.key, member.id));
+    let members = sorted(members);
     let mut table = vec![0; slots];
     if members.is_empty() {
         return table;
@@ -65,6 +64,27 @@ pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
         table[place.next] = members[turn as usize].id;
     }
     table
+}
+
+/// Owners in the order of their turns, each as often as its weight says and as evenly spread
+/// as can be: for round robin.
+pub fn in_turns(members: &[Member], log2_slots: u32) -> Vec<u32> {
+    let slots = 1usize << log2_slots;
+    let members = sorted(members);
+    if members.is_empty() {
+        return vec![0; slots];
+    }
+    turns(&shares(&members, slots))
+        .into_iter()
+        .map(|turn| members[turn as usize].id)
+        .collect()
+}
+
+/// Those with a weight, in an order that depends on what they are alone.
+fn sorted(members: &[Member]) -> Vec<Member> {
+    let mut members: Vec<Member> = members.iter().copied().filter(|m| m.weight > 0).collect();
+    members.sort_unstable_by_key(|member| (member.key, member.id));
+    members
 }
 
 /// How much two nodes' tables are alike: equal where, slot by slot, the owners' keys are.

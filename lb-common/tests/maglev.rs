@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::maglev::{MAX_LOG2_SLOTS, Member, build, digest, log2_slots};
+use lb_common::maglev::{MAX_LOG2_SLOTS, Member, build, digest, in_turns, log2_slots};
 use proptest::prelude::*;
 
 /// Members with distinct keys and ids and these weights.
@@ -132,5 +132,24 @@ fn more_members_than_slots() {
         shares(&table).len(),
         16,
         "each slot has an owner of its own"
+    );
+}
+
+#[test]
+fn turns_are_spread_evenly() {
+    let members = members(7, &[2, 1, 1]);
+    let turns = in_turns(&members, 9);
+    for window in turns.windows(8) {
+        let shares = shares(window);
+        let heavy = shares[&1];
+        assert!((3..=5).contains(&heavy), "{window:?}");
+        assert!(
+            (1..=3).contains(&shares[&2]) && (1..=3).contains(&shares[&3]),
+            "{window:?}"
+        );
+    }
+    assert_eq!(
+        shares(&turns).values().copied().collect::<Vec<_>>(),
+        [256, 128, 128]
     );
 }

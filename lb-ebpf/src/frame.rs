@@ -1,7 +1,15 @@
 //! The driver's buffer as a frame: the one bounds check, the one resize.
 
-use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use core::hint::black_box;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use lb_common::frame::{Frame, Window, WindowMut};
+
+/// The shortest frame that every driver sends.
+const SHORTEST: usize = 60;
 
 /// A packet in an XDP program.
 pub(crate) struct XdpFrame<'a> {
@@ -59,5 +67,17 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn shrink_front(&mut self, by: usize) -> bool {
         self.move_start(by as i32)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) {
+        let keep = if length < SHORTEST { SHORTEST } else { length };
+        // Else the compiler subtracts from the end first, which the verifier forbids.
+        let length = black_box(self.length());
+        let over = length as i32 - keep as i32;
+        if over > 0 {
+            // SAFETY: as above. A frame that stays long has bytes behind the packet's end.
+            unsafe { bpf_xdp_adjust_tail(self.context.ctx, -over) };
+        }
     }
 }

@@ -2,6 +2,8 @@
 //! the maps, and turns its verdict into an XDP action. Nothing else names one.
 #![no_std]
 #![no_main]
+// For the one atomic instruction; `-Z build-std` asks for unstable features anyway.
+#![feature(asm_experimental_arch)]
 
 mod frame;
 mod maps;
@@ -11,7 +13,8 @@ mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
-    abi::program::{OPEN, STEER},
+    abi::program::{ANSWER, OPEN, STEER},
+    answer::answer,
     reason::Reason,
     steer::{Verdict, open, steer},
     tables::Tables as _,
@@ -30,6 +33,7 @@ pub(crate) fn weir(context: XdpContext) -> u32 {
             .redirect(out, 0)
             .unwrap_or_else(|_| lost(&tables)),
         Verdict::Open => hand_on(&context, &tables, OPEN),
+        Verdict::Answer => hand_on(&context, &tables, ANSWER),
         stopped => stop(&context, stopped),
     }
 }
@@ -41,7 +45,18 @@ pub(crate) fn weir_open(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context, context.ingress_ifindex() as u32);
     match open(&XdpFrame::new(&context), &tables) {
         Ok(()) => hand_on(&context, &tables, STEER),
+        Err(Verdict::Answer) => hand_on(&context, &tables, ANSWER),
         Err(stopped) => stop(&context, stopped),
+    }
+}
+
+/// What the others hand on for its sender to be told that it goes nowhere.
+#[xdp]
+pub(crate) fn weir_answer(context: XdpContext) -> u32 {
+    let tables = KernelTables::new(&context, context.ingress_ifindex() as u32);
+    match answer(&mut XdpFrame::new(&context), &tables) {
+        true => xdp_action::XDP_TX,
+        false => xdp_action::XDP_DROP,
     }
 }
 
@@ -55,7 +70,7 @@ fn stop(_context: &XdpContext, verdict: Verdict) -> u32 {
             aya_log_ebpf::debug!(_context, "dropped: {}", _reason.name());
             xdp_action::XDP_DROP
         }
-        Verdict::Send(_) | Verdict::Open => xdp_action::XDP_ABORTED,
+        Verdict::Send(_) | Verdict::Open | Verdict::Answer => xdp_action::XDP_ABORTED,
     }
 }
 

@@ -3,12 +3,14 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray, ProgramArray, RingBuf},
+    btf_maps::{
+        Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
+    },
     macros::btf_map,
 };
 use lb_common::abi::{
-    Address, Backend, CachedRoute, Counters, FlowKey, NatForward, NatReturn, NeighbourRequest,
-    Service, ServiceKey, Settings,
+    Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, Flow, FlowKey, NatForward,
+    NatReturn, NeighbourRequest, Service, ServiceKey, Settings,
 };
 
 /// The agent writes it in place.
@@ -59,6 +61,31 @@ pub(crate) static NAT_FORWARD: HashMap<FlowKey, NatForward, 1_048_576, GROWING> 
 #[btf_map]
 pub(crate) static NAT_RETURN: HashMap<FlowKey, NatReturn, 1_048_576, GROWING> = HashMap::new();
 
+/// Remembered flows of tracked slots, by their client's packets.
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, 1_048_576> = LruHashMap::new();
+
+/// How often a flow was put into `FLOWS` that was not there: with the number of those that
+/// are there and of those that the agent removed, it tells how many were evicted.
+#[btf_map]
+pub(crate) static FLOWS_REMEMBERED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Backends that clients keep.
+#[btf_map]
+pub(crate) static AFFINITIES: LruHashMap<AffinityKey, Affinity, 262_144> = LruHashMap::new();
+
+/// Turns of round robin so far, by service index.
+#[btf_map]
+pub(crate) static TURNS: Array<u64, 4097> = Array::new();
+
+/// Connections of backends of least-connections services, by backend id.
+#[btf_map]
+pub(crate) static CONNECTIONS: Array<u64, 131_072, MMAPABLE> = Array::new();
+
+/// ICMP errors sent: the tick in the upper half, and how many in it in the lower.
+#[btf_map]
+pub(crate) static ICMP_SENT: PerCpuArray<u64, 1> = PerCpuArray::new();
+
 /// Interfaces that frames may leave by: see `lb_common::abi::egress`.
 #[btf_map]
 pub(crate) static EGRESS: HashMap<u32, u64, 256> = HashMap::new();
@@ -90,4 +117,4 @@ pub(crate) static DROPS: PerCpuArray<u64, 131_104> = PerCpuArray::new();
 
 /// The programs, by `lb_common::abi::program`, to hand packets on to.
 #[btf_map]
-pub(crate) static PROGRAMS: ProgramArray<2> = ProgramArray::new();
+pub(crate) static PROGRAMS: ProgramArray<3> = ProgramArray::new();

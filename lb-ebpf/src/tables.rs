@@ -1,13 +1,16 @@
 //! The pipeline's questions, answered from the maps.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+    helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     programs::XdpContext,
 };
 use lb_common::{
     abi::{
-        Address, Backend, Counters, FlowKey, NatForward, NatReturn, Service, ServiceKey, TICK_NS,
+        Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, NatForward, NatReturn,
+        Service, ServiceKey, TICK_NS,
     },
     hash::HashKey,
     reason::{Reason, drop_index},
@@ -16,6 +19,9 @@ use lb_common::{
 };
 
 use crate::{maps, route, settings};
+
+/// ICMP errors that a CPU sends in a tick, about a second, at most.
+const ICMP_PER_TICK: u64 = 500;
 
 /// -EEXIST, from a claim of a key that is there.
 const EXISTS: i32 = -17;
@@ -51,6 +57,16 @@ fn count(counters: Option<*mut Counters>, bytes: usize, opens: bool) {
         (*counters).bytes += bytes as u64;
         (*counters).connections += u64::from(opens);
     }
+}
+
+/// # Safety
+///
+/// `counter` is a live, aligned word of a map.
+#[inline(always)]
+unsafe fn add(counter: *mut u64, by: u64) {
+    // The target is said to have no atomic read-modify-write; the instruction is as old as BPF.
+    // SAFETY: by the caller's promise.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) by) };
 }
 
 impl Tables for KernelTables<'_> {
@@ -165,6 +181,92 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn remove_nat_return(&self, key: &FlowKey) {
         let _ = maps::NAT_RETURN.remove(key);
+    }
+
+    #[inline(always)]
+    fn with_flow<R>(&self, key: &FlowKey, look: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+        // SAFETY: as above.
+        maps::FLOWS
+            .get_ptr_mut(key)
+            .map(|flow| look(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn remember_flow(&self, key: &FlowKey, flow: &Flow) {
+        let new = maps::FLOWS.get_ptr(key).is_none();
+        // Nothing helps where the kernel has no memory: the flow goes where it would go
+        // without, and is counted as evicted.
+        let _ = maps::FLOWS.insert(key, flow, 0);
+        if new && let Some(count) = maps::FLOWS_REMEMBERED.get_ptr_mut(0) {
+            // SAFETY: a live entry of this CPU, and nothing interrupts the program on it.
+            unsafe { *count += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: two words, each copied at once; a mix of two clients' cannot be, since an
+        // entry keeps its key, and of two moments both are fine.
+        unsafe { maps::AFFINITIES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        // The client has no affinity then.
+        let _ = maps::AFFINITIES.insert(key, affinity, 0);
+    }
+
+    #[inline(always)]
+    fn next_turn(&self, service: u32) -> u32 {
+        let Some(turn) = maps::TURNS.get_ptr_mut(service) else {
+            return 0;
+        };
+        // SAFETY: a live entry, which all CPUs change atomically. Two that read it at the same
+        // moment take the same turn.
+        unsafe {
+            let now = turn.read_volatile();
+            add(turn, 1);
+            now as u32
+        }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: reads the kernel's generator.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn connections(&self, backend: u32) -> u64 {
+        // A count that was corrected at the wrong moment may be below zero for a while.
+        match maps::CONNECTIONS.get(backend) {
+            Some(&count) if count <= u64::MAX / 2 => count,
+            _ => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn count_connection(&self, backend: u32, opened: bool) {
+        if let Some(count) = maps::CONNECTIONS.get_ptr_mut(backend) {
+            // SAFETY: a live entry, which all CPUs change atomically.
+            unsafe { add(count, if opened { 1 } else { u64::MAX }) };
+        }
+    }
+
+    #[inline(always)]
+    fn may_send_icmp(&self) -> bool {
+        let Some(sent) = maps::ICMP_SENT.get_ptr_mut(0) else {
+            return false;
+        };
+        let this_tick = u64::from(self.tick()) << 32;
+        // SAFETY: a live entry of this CPU, and nothing interrupts the program on it.
+        unsafe {
+            if *sent >> 32 != this_tick >> 32 {
+                *sent = this_tick;
+            }
+            *sent += 1;
+            *sent - this_tick <= ICMP_PER_TICK
+        }
     }
 
     #[inline(always)]

@@ -37,6 +37,69 @@ pub enum Mode {
     Dsr,
 }
 
+/// How a new flow's backend is chosen.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// By a hash of addresses and ports: nothing need be remembered.
+    #[default]
+    Maglev,
+    /// By a hash of the client's address: likewise, and a client stays with its backend.
+    SourceHash,
+    /// Each in turn.
+    RoundRobin,
+    /// Of two the one with fewer connections for its weight.
+    LeastConnections,
+    /// By chance.
+    Random,
+}
+
+/// Which flows of a UDP service are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tracking {
+    /// None: a datagram goes where its hash says, whatever went before.
+    #[default]
+    Hash,
+    /// All: datagrams of a flow go where the first went.
+    Flow,
+}
+
+/// What happens to the connections of a backend that has died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDeath {
+    /// The client is sent a RST at its next packet.
+    #[default]
+    Reset,
+    /// They go on to another backend.
+    Silent,
+}
+
+/// What happens to packets that no backend is left for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnEmpty {
+    /// The client is sent a RST, or ICMP's port unreachable.
+    #[default]
+    Reset,
+    /// They are dropped.
+    Drop,
+}
+
 macro_rules! displayed {
     ($($type:ty),+) => {$(
         impl Display for $type {
@@ -47,7 +110,7 @@ macro_rules! displayed {
     )+};
 }
 
-displayed!(Protocol, Mode);
+displayed!(Protocol, Mode, Algorithm);
 
 /// A service: one `(address, protocol, port)` and the pool that serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +125,20 @@ pub struct DesiredService {
     pub mode: Mode,
     /// Name of a pool in [`Desired::pools`].
     pub pool: String,
+    /// Names of pools that served it or may serve it in the place of `pool`.
+    pub other_pools: Vec<String>,
     /// Idle time after which a flow may be forgotten.
     pub idle_timeout: Duration,
+    /// How a new flow's backend is chosen.
+    pub algorithm: Algorithm,
+    /// How long a client that opens nothing new keeps its backend, if at all.
+    pub affinity: Option<Duration>,
+    /// UDP: which flows are remembered.
+    pub tracking: Tracking,
+    /// What becomes of a dead backend's connections.
+    pub on_death: OnDeath,
+    /// What becomes of packets that no backend is left for.
+    pub on_empty: OnEmpty,
 }
 
 /// A backend of a pool.
@@ -75,8 +150,26 @@ pub struct DesiredBackend {
     pub port: u16,
     /// Share of new flows, relative to the pool's other backends; 0: none.
     pub weight: u32,
-    /// Whether health checks (and the operator) let it have new flows.
-    pub alive: bool,
+    /// What it may be given.
+    pub condition: Condition,
+}
+
+/// What a backend may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// New flows and those that it has.
+    InUse,
+    /// Those that it has.
+    Draining,
+    /// Nothing: its flows are lost.
+    Dead,
+}
+
+impl DesiredBackend {
+    /// Whether it is to be given new flows.
+    pub fn takes_flows(&self) -> bool {
+        self.condition == Condition::InUse && self.weight > 0
+    }
 }
 
 /// Everything that the data path should be doing.

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn reads_the_release_of_rustc() {
-        let verbose = "rustc 1.96.0 (ac68faa20 2026-05-25)\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
+        let verbose =
+            "rustc 1.96.0 (ac68faa20 2026-05-25)\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
         assert_eq!(release(verbose).ok(), Some(96));
         assert_eq!(minor("1.97.0-nightly").ok(), Some(97));
         assert!(release("rustc 2.0").is_err());

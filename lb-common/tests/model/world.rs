@@ -226,9 +226,7 @@ impl World {
         let mask = self.ring.slots().len() as u64 - 1;
         let mut elsewhere = vec![false; self.ring.slots().len()];
         for (key, flow) in self.tables.flows.borrow().iter() {
-            let ports = u32::from(key.source_port) | (u32::from(key.destination_port) << 16);
-            let hash = KEY.flow(IPV4, &key.source, &key.destination, ports, TCP);
-            let index = (hash & mask) as usize;
+            let index = (KEY.of(key, u32::MAX) & mask) as usize;
             elsewhere[index] |= flow.backend != self.ring.slots()[index].current();
         }
         self.ring.release(|index| elsewhere[index], write);

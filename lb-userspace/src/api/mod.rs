@@ -10,16 +10,17 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, State as Extract},
     http::StatusCode,
-    routing::{get, patch},
+    routing::{get, patch, post, put},
 };
 
-pub(crate) use self::pools::Weight;
+pub(crate) use self::pools::{Drain, Weight};
 pub use self::{
     error::{Body as ErrorBody, Error},
     listen::{Listeners, listen, serve},
 };
 use crate::{
-    config::{Config, from_json},
+    config::{Config, Problem, from_json},
+    dataplane::{Explanation, Question},
     state::{State, StatusView},
 };
 
@@ -54,6 +55,11 @@ pub fn router(state: State) -> Router {
             "/v1/pools/{pool}/backends/{backend}/weight",
             patch(pools::set_weight).put(pools::set_weight),
         )
+        .route(
+            "/v1/pools/{pool}/backends/{backend}/drain",
+            put(pools::drain).delete(pools::undrain),
+        )
+        .route("/v1/explain", post(explain))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -77,6 +83,16 @@ async fn put_config(Extract(state): Extract<State>, body: Bytes) -> Done {
     };
     state.change(edit).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What would become of a client's packet. The body is a [`Question`].
+async fn explain(Extract(state): Extract<State>, body: Bytes) -> Answer<Explanation> {
+    let question: Question = from_json(&body, "")?;
+    if question.client.is_ipv4() != question.vip.is_ipv4() {
+        let expected = format!("an address of the family of {}", question.vip);
+        return Err(Problem::new("client", question.client, expected).into());
+    }
+    Ok(Json(state.explain(question).await?))
 }
 
 /// The status for what was put in place of this.

@@ -1,6 +1,6 @@
 //! `/v1/pools` and their backends.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -113,6 +113,40 @@ pub(super) async fn set_weight(
             Ok(())
         })
         .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The body that drains a backend.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Drain {
+    /// When it is out with whatever is left; absent: when nothing is.
+    #[serde(
+        default,
+        with = "humantime_serde",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) deadline: Option<Duration>,
+}
+
+pub(super) async fn drain(
+    Extract(state): Extract<State>,
+    Path((pool, name)): BackendPath,
+    body: Bytes,
+) -> Done {
+    let deadline = match body.is_empty() {
+        true => None,
+        false => from_json::<Drain>(&body, &backend_field(&pool, &name))?.deadline,
+    };
+    state.drain(pool, name, deadline).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn undrain(
+    Extract(state): Extract<State>,
+    Path((pool, name)): BackendPath,
+) -> Done {
+    state.undrain(pool, name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

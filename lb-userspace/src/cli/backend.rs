@@ -1,6 +1,6 @@
 //! `weir backend`.
 
-use std::{collections::BTreeMap, net::SocketAddr, str::FromStr};
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Subcommand;
 
@@ -10,7 +10,7 @@ use super::{
     table::table,
 };
 use crate::{
-    api::Weight,
+    api::{Drain, Weight},
     config::Backend,
     state::{BackendView, PoolView},
 };
@@ -41,7 +41,20 @@ pub(super) enum Verb {
         /// Share of new flows, relative to the pool's other backends; 0: none.
         weight: u16,
     },
-    /// Remove one from its pool.
+    /// Drain it: it keeps its flows and gets no new ones.
+    Drain {
+        /// POOL/BACKEND.
+        backend: Name,
+        /// When it is out with whatever is left, such as 5m; without, when nothing is.
+        #[arg(long, value_parser = humantime::parse_duration)]
+        deadline: Option<Duration>,
+    },
+    /// Undo a drain.
+    Undrain {
+        /// POOL/BACKEND.
+        backend: Name,
+    },
+    /// Remove one from its pool. Its flows go on until they end.
     Remove {
         /// POOL/BACKEND.
         backend: Name,
@@ -95,6 +108,11 @@ pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Resu
             let path = format!("{}/weight", backend.path());
             client.put(&path, &Weight { weight }).await
         }
+        Verb::Drain { backend, deadline } => {
+            let path = format!("{}/drain", backend.path());
+            client.put(&path, &Drain { deadline }).await
+        }
+        Verb::Undrain { backend } => client.delete(&format!("{}/drain", backend.path())).await,
         Verb::Remove { backend } => client.delete(&backend.path()).await,
     }
 }
@@ -114,7 +132,8 @@ fn rows<'a>(backends: impl IntoIterator<Item = (&'a str, &'a str, &'a BackendVie
         "ADDRESS",
         "WEIGHT",
         "HEALTH",
-        "IN USE",
+        "STATE",
+        "FLOWS",
         "PACKETS",
         "CONNECTIONS",
         "WHY",
@@ -128,11 +147,24 @@ fn rows<'a>(backends: impl IntoIterator<Item = (&'a str, &'a str, &'a BackendVie
                 view.config.address.to_string(),
                 view.config.weight.to_string(),
                 view.health.status.clone(),
-                if view.in_use { "yes" } else { "no" }.to_owned(),
-                view.counters.packets.to_string(),
-                view.counters.connections.to_string(),
+                state(view),
+                view.counters.flows.to_string(),
+                view.counters.traffic.packets.to_string(),
+                view.counters.traffic.connections.to_string(),
                 view.health.reason.clone(),
             ]
         }),
     )
+}
+
+/// `in use`, `out`, or how far its drain has come.
+fn state(view: &BackendView) -> String {
+    match (&view.drain, view.in_use) {
+        (Some(drain), _) => match drain.deadline_seconds {
+            Some(seconds) => format!("{}, {seconds} s left", drain.status),
+            None => drain.status.clone(),
+        },
+        (None, true) => "in use".to_owned(),
+        (None, false) => "out".to_owned(),
+    }
 }

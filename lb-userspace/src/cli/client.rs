@@ -35,7 +35,7 @@ impl Client {
     /// The agent's refusal, in its words; or that it does not answer.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let body = self.request(Method::GET, path, None).await?;
-        serde_json::from_slice(&body).context("the agent's answer is not what was expected")
+        read(&body)
     }
 
     /// Changes what is at `path`.
@@ -46,6 +46,20 @@ impl Client {
     pub(super) async fn put(&self, path: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let body = serde_json::to_vec(value)?;
         self.request(Method::PUT, path, Some(body)).await.map(drop)
+    }
+
+    /// Asks a question of what is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::get`].
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = Some(serde_json::to_vec(question)?);
+        read(&self.request(Method::POST, path, body).await?)
     }
 
     /// Removes what is at `path`.
@@ -100,6 +114,10 @@ where
         bail!("{}", refusal(status, &body));
     }
     Ok(body)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body).context("the agent's answer is not what was expected")
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> String {

@@ -2,12 +2,14 @@
 
 mod backend;
 mod client;
+mod explain;
 mod service;
 mod status;
 mod table;
 
 use std::{
     io::{self, IsTerminal as _},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -17,7 +19,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use self::client::Client;
-use crate::{agent, config::Config};
+use crate::{agent, config::Config, dataplane::Question, desired::Protocol};
 
 /// Weir, a load balancer.
 #[derive(Parser)]
@@ -53,6 +55,16 @@ enum Verb {
     },
     /// Show the agent, its services and its backends.
     Status,
+    /// Say where a client's packets go, and why.
+    Explain {
+        /// The protocol.
+        #[arg(value_enum)]
+        protocol: Protocol,
+        /// The client's address and port.
+        client: SocketAddr,
+        /// The VIP and its port.
+        vip: SocketAddr,
+    },
     /// List, show, add, change or remove services.
     #[command(subcommand)]
     Service(service::Verb),
@@ -90,6 +102,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             Config::load(&file)?;
             println!("{}: valid", file.display());
             Ok(())
+        }
+        Verb::Explain {
+            protocol,
+            client: from,
+            vip,
+        } => {
+            let question = Question {
+                protocol,
+                client: from,
+                vip,
+            };
+            explain::run(&client, show, &question).await
         }
         Verb::Status => status::run(&client, show).await,
         Verb::Service(verb) => service::run(&client, show, verb).await,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::Service,
     dataplane::Drops,
-    desired::{Mode, Protocol},
+    desired::{Algorithm, Mode, OnDeath, OnEmpty, Protocol, Tracking},
     state::ServiceView,
 };
 
@@ -56,6 +56,24 @@ pub(super) struct Put {
     /// Idle time after which a flow may be forgotten, such as 15m.
     #[arg(long, value_parser = humantime::parse_duration)]
     idle_timeout: Option<Duration>,
+    /// How a new flow's backend is chosen.
+    #[arg(long, value_enum, default_value = "maglev")]
+    algorithm: Algorithm,
+    /// How long a client that opens nothing new keeps its backend, such as 1h.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    affinity: Option<Duration>,
+    /// UDP: which flows are remembered.
+    #[arg(long, value_enum, default_value = "hash")]
+    tracking: Tracking,
+    /// What becomes of a dead backend's connections.
+    #[arg(long, value_enum, default_value = "reset")]
+    on_backend_death: OnDeath,
+    /// What becomes of packets that no backend is left for.
+    #[arg(long, value_enum, default_value = "reset")]
+    on_no_backend: OnEmpty,
+    /// A pool that serves it while every backend of its own fails its checks.
+    #[arg(long)]
+    fallback_pool: Option<String>,
 }
 
 pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Result<()> {
@@ -73,6 +91,12 @@ pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Resu
                 mode: put.mode,
                 pool: put.pool,
                 idle_timeout: put.idle_timeout,
+                algorithm: put.algorithm,
+                affinity: put.affinity,
+                tracking: put.tracking,
+                on_backend_death: put.on_backend_death,
+                on_no_backend: put.on_no_backend,
+                fallback_pool: put.fallback_pool,
             };
             client.put(&path(&put.name), &service).await
         }
@@ -91,6 +115,7 @@ pub(super) fn listed(services: &BTreeMap<String, ServiceView>) -> String {
         "VIP",
         "PROTOCOL",
         "MODE",
+        "ALGORITHM",
         "POOL",
         "PACKETS",
         "CONNECTIONS",
@@ -99,13 +124,18 @@ pub(super) fn listed(services: &BTreeMap<String, ServiceView>) -> String {
     table(
         &head,
         services.iter().map(|(name, service)| {
-            let ServiceView { config, counters } = service;
+            let ServiceView {
+                config,
+                served_by,
+                counters,
+            } = service;
             [
                 name.clone(),
                 std::net::SocketAddr::new(config.address, config.port).to_string(),
                 config.protocol.to_string(),
                 config.mode.to_string(),
-                config.pool.clone(),
+                config.algorithm.to_string(),
+                served_by.clone(),
                 counters.traffic.packets.to_string(),
                 counters.traffic.connections.to_string(),
                 drops(&counters.drops),

@@ -9,7 +9,7 @@ pub(super) fn number(key: &str) -> RangeInclusive<u32> {
     match key {
         "port" | "ports" | "services" => 1..=65_535,
         "weight" => 0..=65_535,
-        "jitter_percent" => 0..=100,
+        "jitter_percent" | "health_floor_percent" => 0..=100,
         "rise" | "fall" => 1..=100,
         "backends" => 1..=1_000_000,
         "flows" => 1..=1 << 24,
@@ -23,7 +23,8 @@ pub(super) fn duration(key: &str) -> RangeInclusive<Duration> {
     match key {
         "interval" => Duration::from_millis(50)..=HOUR,
         "timeout" => Duration::from_millis(10)..=HOUR,
-        "idle_timeout" => Duration::from_secs(1)..=7 * 24 * HOUR,
+        "slow_start" => Duration::from_secs(1)..=HOUR,
+        "idle_timeout" | "affinity" | "deadline" => Duration::from_secs(1)..=7 * 24 * HOUR,
         _ => Duration::ZERO..=Duration::MAX,
     }
 }

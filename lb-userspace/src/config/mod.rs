@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::desired::{Mode, Protocol};
+use crate::desired::{Algorithm, Mode, OnDeath, OnEmpty, Protocol, Tracking};
 
 mod agent;
 mod bounds;
@@ -44,15 +44,33 @@ pub struct Config {
 }
 
 /// Backends that serve the same thing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
     /// How backends are checked; if absent, all count as alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// Percent of the backends' weight that health checks leave in use at least, 0 to 100:
+    /// where fewer are healthy, the failed are used too. 0: off.
+    pub health_floor_percent: u8,
+    /// Time over which a backend that comes back, or is added, gets to its full share; up to
+    /// 1 h.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Duration>,
     /// Backends by name.
     #[serde(deserialize_with = "unique::map")]
     pub backends: BTreeMap<String, Backend>,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            health_check: None,
+            health_floor_percent: 50,
+            slow_start: None,
+            backends: BTreeMap::new(),
+        }
+    }
 }
 
 /// A server.
@@ -91,9 +109,41 @@ pub struct Service {
         skip_serializing_if = "Option::is_none"
     )]
     pub idle_timeout: Option<Duration>,
+    /// How a new flow's backend is chosen.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// How long a client that opens nothing new keeps its backend, 1 s to 7 days; if absent, it
+    /// does not.
+    #[serde(
+        default,
+        with = "humantime_serde",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub affinity: Option<Duration>,
+    /// `udp`: which flows are remembered.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tracking: Tracking,
+    /// What becomes of a dead backend's connections.
+    #[serde(default)]
+    pub on_backend_death: OnDeath,
+    /// What becomes of packets that no backend is left for.
+    #[serde(default)]
+    pub on_no_backend: OnEmpty,
+    /// Name of a pool that serves it while every backend of `pool` fails its checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_pool: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Service {
+    /// Names of the pools that may serve it.
+    pub fn pools(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.pool.as_str()).chain(self.fallback_pool.as_deref())
+    }
+
     /// Idle time after which a flow may be forgotten: if not set, 15 minutes for TCP and 30
     /// seconds for UDP.
     pub fn idle_timeout(&self) -> Duration {

@@ -8,6 +8,7 @@ use std::{
 
 use lb_common::abi::Plain;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
@@ -96,6 +97,28 @@ pub(crate) fn delete<K: Plain>(map: impl AsFd, key: &K) -> io::Result<()> {
     };
     // SAFETY: a key of the map's size, which the kernel only reads.
     unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attributes) }
+}
+
+/// The value under a key, if there is one. Does not count as a use in an LRU map.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn lookup<K: Plain, V: Plain>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
+    let mut value = std::mem::MaybeUninit::<V>::uninit();
+    let mut attributes = ElementAttributes {
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        key: std::ptr::from_ref(key) as u64,
+        value: value.as_mut_ptr() as u64,
+        ..ElementAttributes::default()
+    };
+    // SAFETY: a key of the map's size, and room for its value.
+    match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) } {
+        // SAFETY: the kernel has written the value, and any bits are one.
+        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives all entries of a hash map to `visit`, about `chunk` at a time. What changes

@@ -12,7 +12,7 @@ use lb_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{loader::Maps, raw::Raw};
+use super::{flows::FlowCounters, loader::Maps, raw::Raw};
 
 /// What was forwarded from clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,16 @@ pub struct TrafficCounters {
 /// Dropped packets by the name of their reason; reasons that never occurred are left out.
 pub type Drops = BTreeMap<Cow<'static, str>, u64>;
 
+/// What a backend was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendCounters {
+    /// What was forwarded to it.
+    #[serde(flatten)]
+    pub traffic: TrafficCounters,
+    /// Its remembered flows that live, as of a few seconds ago.
+    pub flows: u64,
+}
+
 /// What a service forwarded and dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceCounters {
@@ -36,6 +46,13 @@ pub struct ServiceCounters {
     pub traffic: TrafficCounters,
     /// What was dropped.
     pub drops: Drops,
+    /// Slots of its ring.
+    pub slots: usize,
+    /// Of them, those whose flows are remembered.
+    pub tracked_slots: usize,
+    /// Hash over its ring's owners: equal on all nodes that send the same flow to the same
+    /// backend.
+    pub digest: String,
 }
 
 /// All counters, since the data path was loaded.
@@ -44,7 +61,9 @@ pub struct Counters {
     /// By service.
     pub services: BTreeMap<String, ServiceCounters>,
     /// By pool and backend.
-    pub backends: BTreeMap<String, BTreeMap<String, TrafficCounters>>,
+    pub backends: BTreeMap<String, BTreeMap<String, BackendCounters>>,
+    /// The flow tables.
+    pub flows: FlowCounters,
     /// Drops that no one service can be blamed for.
     pub unmatched_drops: Drops,
 }
@@ -55,6 +74,7 @@ impl Maps {
         Ok(ServiceCounters {
             traffic: sum(&self.service_counters.get(&index, 0)?),
             drops: self.drops(index)?,
+            ..ServiceCounters::default()
         })
     }
 

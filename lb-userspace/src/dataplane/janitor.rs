@@ -1,71 +1,164 @@
-//! Forgetting `full-nat` flows that have ended or gone quiet, so that their ports and memory
-//! come back.
+//! Looking at the flow tables now and then: forgetting flows that have ended or gone quiet,
+//! so that their ports and memory come back, and counting those that live.
 
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Instant};
 
-use aya::maps::MapData;
+use aya::maps::{MapData, PerCpuArray};
 use lb_common::{
-    abi::{FlowKey, NatReturn, Service, TICK_NS},
-    full_nat::{forgettable, forward_key},
+    abi::{Flow, FlowKey, NatReturn, Service, flow_state, nat_state},
+    full_nat,
+    hash::HashKey,
+    selection,
 };
-use nix::time::{ClockId, clock_gettime};
 
-use super::{batch, mapped::MappedArray};
+use super::{batch, clock, mapped::MappedArray};
 
 /// Flows read at a time.
 const CHUNK: usize = 4096;
 
 /// The flow tables, apart from everything that an apply locks.
 pub(crate) struct Janitor {
+    pub(crate) hash_key: HashKey,
     pub(crate) services: Arc<MappedArray<Service>>,
+    pub(crate) flows: MapData,
     pub(crate) nat_forward: MapData,
     pub(crate) nat_return: MapData,
+    /// By backend id.
+    pub(crate) connections: MappedArray<u64>,
+    pub(crate) remembered: PerCpuArray<MapData, u64>,
 }
 
 /// What a pass found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pass {
-    /// Flows that stay.
-    pub(crate) kept: usize,
-    /// Flows that were forgotten.
-    pub(crate) forgotten: usize,
+    /// When it began.
+    pub(crate) started: Instant,
+    /// The packet path's clock then.
+    pub(crate) tick: u32,
+    /// Live flows of tracked slots by service index: hash and backend id.
+    pub(crate) by_service: HashMap<u32, Vec<(u64, u32)>>,
+    /// Live flows by backend id, of both kinds.
+    pub(crate) by_backend: HashMap<u32, u64>,
+    /// Live flows of tracked slots.
+    pub(crate) tracked: u64,
+    /// Live flows of `full-nat` services.
+    pub(crate) translated: u64,
+    /// Flows of tracked slots put into the table before the pass, since it was made.
+    pub(crate) remembered: u64,
+    /// Flows of tracked slots that were forgotten in this pass.
+    pub(crate) forgotten: u64,
 }
 
 impl Janitor {
-    /// Forgets every flow that may be.
+    /// Forgets every flow that may be, and counts the others. `dead`: backends whose
+    /// connections do not count any more.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub(crate) fn pass(&self) -> io::Result<Pass> {
-        let now = tick()?;
-        let mut pass = Pass::default();
+    pub(crate) fn pass(&self, dead: impl Fn(u32) -> bool) -> io::Result<Pass> {
+        let remembered = self.remembered.get(&0, 0).map_err(io::Error::other)?;
+        let mut pass = Pass {
+            started: Instant::now(),
+            tick: clock::tick()?,
+            by_service: HashMap::new(),
+            by_backend: HashMap::new(),
+            tracked: 0,
+            translated: 0,
+            remembered: remembered.iter().sum(),
+            forgotten: 0,
+        };
+        let before: Vec<u64> = self.counts().collect();
+        let mut counted = HashMap::new();
+        self.tracked(&mut pass, &mut counted)?;
+        self.translated(&mut pass, &mut counted)?;
+        counted.retain(|&id, _| !dead(id));
+        self.correct_counts(&before, &counted);
+        Ok(pass)
+    }
+
+    fn service(&self, index: u32) -> Option<Service> {
+        (index < self.services.entries()).then(|| self.services.read(index))
+    }
+
+    fn tracked(&self, pass: &mut Pass, counted: &mut HashMap<u32, u64>) -> io::Result<()> {
         let mut over = Vec::new();
-        batch::visit(
-            self.nat_return.fd(),
-            CHUNK,
-            |key: &FlowKey, flow: &NatReturn| {
-                let service = (flow.service < self.services.entries())
-                    .then(|| self.services.read(flow.service));
-                let idle_ticks = service.map_or(0, |service| service.idle_ticks);
-                if forgettable(flow, idle_ticks, now) {
-                    over.push((
-                        *key,
-                        service.map(|service| forward_key(&service, key, flow)),
-                    ));
-                } else {
-                    pass.kept += 1;
-                }
-            },
-        )?;
-        pass.forgotten = over.len();
-        for (key, forward) in over {
+        batch::visit(self.flows.fd(), CHUNK, |key: &FlowKey, flow: &Flow| {
+            let service = self.service(flow.service);
+            let idle_ticks = service.map_or(0, |service| service.idle_ticks);
+            if selection::forgettable(flow, idle_ticks, pass.tick) {
+                over.push((*key, *flow));
+                return;
+            }
+            let hashed_ports = service.map_or(0, |service| service.hashed_ports);
+            let hash = self.hash_key.of(key, hashed_ports);
+            let flows = pass.by_service.entry(flow.service).or_default();
+            flows.push((hash, flow.backend));
+            *pass.by_backend.entry(flow.backend).or_default() += 1;
+            pass.tracked += 1;
+            if flow.state & flow_state::COUNTED != 0 {
+                *counted.entry(flow.backend).or_default() += 1;
+            }
+        })?;
+        pass.forgotten = over.len() as u64;
+        for (key, flow) in over {
+            remove(&self.flows, &key)?;
+            if flow.state & flow_state::COUNTED != 0 {
+                self.uncount(flow.backend);
+            }
+        }
+        Ok(())
+    }
+
+    fn translated(&self, pass: &mut Pass, counted: &mut HashMap<u32, u64>) -> io::Result<()> {
+        let mut over = Vec::new();
+        let look = |key: &FlowKey, flow: &NatReturn| {
+            let service = self.service(flow.service);
+            let idle_ticks = service.map_or(0, |service| service.idle_ticks);
+            if full_nat::forgettable(flow, idle_ticks, pass.tick) {
+                let forward = service.map(|service| full_nat::forward_key(&service, key, flow));
+                over.push((*key, forward, *flow));
+                return;
+            }
+            *pass.by_backend.entry(flow.backend).or_default() += 1;
+            pass.translated += 1;
+            if flow.state & nat_state::COUNTED != 0 {
+                *counted.entry(flow.backend).or_default() += 1;
+            }
+        };
+        batch::visit(self.nat_return.fd(), CHUNK, look)?;
+        for (key, forward, flow) in over {
             if let Some(forward) = forward {
                 remove(&self.nat_forward, &forward)?;
             }
             remove(&self.nat_return, &key)?;
+            if flow.state & nat_state::COUNTED != 0 {
+                self.uncount(flow.backend);
+            }
         }
-        Ok(pass)
+        Ok(())
+    }
+
+    fn counts(&self) -> impl Iterator<Item = u64> {
+        (0..self.connections.entries()).map(|id| self.connections.read(id))
+    }
+
+    fn uncount(&self, backend: u32) {
+        if backend < self.connections.entries() {
+            self.connections.add(backend, u64::MAX);
+        }
+    }
+
+    /// Packets that were lost, and entries that were evicted, leave counts wrong for ever.
+    /// What is outside of what the count was before and after is corrected.
+    fn correct_counts(&self, before: &[u64], counted: &HashMap<u32, u64>) {
+        for ((id, now), &before) in (0..).zip(self.counts()).zip(before) {
+            let counted = counted.get(&id).copied().unwrap_or(0) as i64;
+            let (before, now) = (before as i64, now as i64);
+            let wrong = counted - counted.clamp(before.min(now), before.max(now));
+            if wrong != 0 {
+                self.connections.add(id, wrong as u64);
+            }
+        }
     }
 }
 
@@ -75,11 +168,4 @@ fn remove(map: &MapData, key: &FlowKey) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
-}
-
-/// The packet path's clock.
-fn tick() -> io::Result<u32> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
-    let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
-    Ok((nanoseconds / TICK_NS) as u32)
 }

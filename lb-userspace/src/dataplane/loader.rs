@@ -11,6 +11,7 @@ use aya::{
 };
 use lb_common::{
     abi::{Address, Backend, Counters, Plain, Service, ServiceKey, Settings, program},
+    hash::HashKey,
     reason::REASON_SLOTS,
 };
 
@@ -24,11 +25,8 @@ use super::{
 /// The object that the build script made; empty where it was told to skip that.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-xdp"));
 
-/// Name of the program for interfaces.
+/// Name of the program for interfaces; it hands packets on to the others.
 pub(crate) const PROGRAM: &str = "weir";
-
-/// The program that makes flows, handed on to by [`PROGRAM`].
-const OPEN_PROGRAM: &str = "weir_open";
 
 /// Every map, by what it holds.
 pub(crate) struct Maps {
@@ -91,6 +89,9 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
         .map_max_entries("SERVICE_COUNTERS", services + 1)
         .map_max_entries("BACKEND_COUNTERS", backends + 1)
         .map_max_entries("DROPS", (services + 1) * REASON_SLOTS)
+        .map_max_entries("TURNS", services + 1)
+        .map_max_entries("CONNECTIONS", backends + 1)
+        .map_max_entries("FLOWS", flows)
         .map_max_entries("NAT_FORWARD", flows)
         .map_max_entries("NAT_RETURN", flows)
         .load(OBJECT)
@@ -101,7 +102,11 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
     Ok(Loaded {
         rings: data(take(&mut ebpf, "RINGS")?)?,
         janitor: Janitor {
+            hash_key: HashKey(options.hash_key),
             services: maps.services.clone(),
+            flows: data(take(&mut ebpf, "FLOWS")?)?,
+            connections: mapped(&mut ebpf, "CONNECTIONS", options.limits.backends + 1)?,
+            remembered: take(&mut ebpf, "FLOWS_REMEMBERED")?.try_into()?,
             nat_forward: data(take(&mut ebpf, "NAT_FORWARD")?)?,
             nat_return: data(take(&mut ebpf, "NAT_RETURN")?)?,
         },
@@ -113,7 +118,11 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
 
 fn open_maps(ebpf: &mut Ebpf, limits: Limits) -> anyhow::Result<Maps> {
     let mut programs: ProgramArray<MapData> = take(ebpf, "PROGRAMS")?.try_into()?;
-    for (index, name) in [(program::STEER, PROGRAM), (program::OPEN, OPEN_PROGRAM)] {
+    for (index, name) in [
+        (program::STEER, PROGRAM),
+        (program::OPEN, "weir_open"),
+        (program::ANSWER, "weir_answer"),
+    ] {
         let program = xdp(ebpf, name)?;
         program
             .load()
@@ -145,7 +154,9 @@ fn mapped<T: Plain>(ebpf: &mut Ebpf, name: &str, entries: u32) -> anyhow::Result
 /// What aya's types for single maps are made of.
 fn data(map: Map) -> anyhow::Result<MapData> {
     match map {
-        Map::Array(data) | Map::ArrayOfMaps(data) | Map::HashMap(data) => Ok(data),
+        Map::Array(data) | Map::ArrayOfMaps(data) | Map::HashMap(data) | Map::LruHashMap(data) => {
+            Ok(data)
+        }
         _ => bail!("a map is of another type than the loader knows"),
     }
 }

@@ -108,6 +108,17 @@ impl<T: Plain> MappedArray<T> {
     }
 }
 
+impl MappedArray<u64> {
+    /// Adds to a counter that packets change too, atomically and wrapping around.
+    ///
+    /// # Panics
+    ///
+    /// As [`MappedArray::write`].
+    pub(crate) fn add(&self, index: u32, by: u64) {
+        self.word(index, 0).fetch_add(by, Ordering::Relaxed);
+    }
+}
+
 impl<T> Drop for MappedArray<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`, to which no reference is left.

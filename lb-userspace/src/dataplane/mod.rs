@@ -6,8 +6,12 @@
 mod address;
 mod apply;
 mod attach;
+mod backends;
 mod batch;
+mod clock;
 mod counters;
+mod explain;
+mod flows;
 mod ids;
 mod janitor;
 mod loader;
@@ -17,19 +21,23 @@ mod options;
 mod raw;
 mod readable;
 mod rings;
+mod services;
 mod tasks;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::Ebpf;
+use lb_common::maglev::digest;
 use tokio::{sync::watch, task::JoinSet};
 
 use self::{
     apply::Applied,
+    flows::Flows,
+    janitor::Janitor,
     loader::{Loaded, Maps},
     next_hops::NextHops,
     rings::Rings,
@@ -37,7 +45,9 @@ use self::{
 pub use self::{
     apply::ApplyError,
     attach::Attachment,
-    counters::{Counters, Drops, ServiceCounters, TrafficCounters},
+    counters::{BackendCounters, Counters, Drops, ServiceCounters, TrafficCounters},
+    explain::{Explanation, Question},
+    flows::FlowCounters,
     options::{Attach, Interface, Limits, Options},
 };
 use crate::desired::Desired;
@@ -47,6 +57,7 @@ pub struct DataPlane {
     state: Arc<Mutex<State>>,
     attachments: Vec<Attachment>,
     targets: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    janitor: Arc<Janitor>,
     // Ends the tasks with the data path.
     _tasks: JoinSet<()>,
 }
@@ -56,9 +67,9 @@ struct State {
     /// `None` once detached.
     ebpf: Option<Ebpf>,
     maps: Maps,
-    rings: Rings,
     applied: Applied,
     next_hops: NextHops,
+    flows: Flows,
 }
 
 impl DataPlane {
@@ -84,16 +95,21 @@ impl DataPlane {
         let (targets, followed) = watch::channel(Arc::default());
         let state = Arc::new(Mutex::new(State {
             ebpf: Some(ebpf),
-            rings: Rings::new(rings, loader::rings(options.limits)),
             maps,
-            applied: Applied::new(options.limits),
+            applied: Applied::new(
+                options.limits,
+                Rings::new(rings, loader::rings(options.limits)),
+            ),
             next_hops: NextHops::new(interfaces),
+            flows: Flows::default(),
         }));
-        let tasks = tasks::spawn(&state, followed, neighbour_requests, janitor)?;
+        let janitor = Arc::new(janitor);
+        let tasks = tasks::spawn(&state, followed, neighbour_requests, janitor.clone())?;
         Ok(Self {
             state,
             attachments,
             targets,
+            janitor,
             _tasks: tasks,
         })
     }
@@ -107,13 +123,13 @@ impl DataPlane {
         let mut state = lock(&self.state);
         let State {
             maps,
-            rings,
             applied,
             next_hops,
             ..
         } = &mut *state;
-        let result = applied.apply(maps, rings, next_hops, desired);
-        let addresses = applied.addresses().map(|(address, _)| address).collect();
+        let result = applied.apply(maps, next_hops, desired);
+        let addresses = applied.backends.addresses();
+        let addresses = addresses.map(|(address, _)| address).collect();
         drop(state);
         self.targets.send_replace(Arc::new(addresses));
         result
@@ -126,20 +142,56 @@ impl DataPlane {
     /// The kernel's.
     pub fn counters(&self) -> anyhow::Result<Counters> {
         let state = lock(&self.state);
+        let State {
+            maps,
+            applied,
+            flows,
+            ..
+        } = &*state;
         let mut counters = Counters {
-            unmatched_drops: state.maps.drops(0)?,
+            unmatched_drops: maps.drops(0)?,
+            flows: flows.counters(),
             ..Counters::default()
         };
-        for (name, index) in state.applied.service_indexes() {
-            let service = state.maps.service_counters(index)?;
-            counters.services.insert(name.to_owned(), service);
+        let mut identities = HashMap::new();
+        for (key, id) in applied.backends.live() {
+            let backend = BackendCounters {
+                traffic: maps.backend_counters(id)?,
+                flows: flows.of(id),
+            };
+            let pool = counters.backends.entry(key.pool.clone()).or_default();
+            pool.insert(key.name.clone(), backend);
+            identities.insert(id, backends::identity(&maps.backends.read(id)));
         }
-        for (pool, name, id) in state.applied.backend_ids() {
-            let backend = state.maps.backend_counters(id)?;
-            let pool = counters.backends.entry(pool.to_owned()).or_default();
-            pool.insert(name.to_owned(), backend);
+        for (name, service) in applied.services.iter() {
+            let mut of_service = maps.service_counters(service.index)?;
+            if let Some(ring) = applied.rings.get(name) {
+                (of_service.slots, of_service.tracked_slots) = ring.counts();
+                let key = |id| identities.get(&id).copied().unwrap_or(0);
+                of_service.digest = format!("{:016x}", digest(ring.owners().map(key)));
+            }
+            counters.services.insert(name.to_owned(), of_service);
         }
         Ok(counters)
+    }
+
+    /// Live flows of a backend as the janitor saw them last, and its passes so far; `None`
+    /// where there is no such backend.
+    pub fn flows(&self, pool: &str, name: &str) -> Option<(u64, u64)> {
+        let state = lock(&self.state);
+        let mut backends = state.applied.backends.live();
+        let (_, id) = backends.find(|(key, _)| key.pool == pool && key.name == name)?;
+        Some((state.flows.of(id), state.flows.passes()))
+    }
+
+    /// What would become of a client's packet, from the live maps.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn explain(&self, question: &Question) -> anyhow::Result<Explanation> {
+        let state = lock(&self.state);
+        explain::explain(&state.applied, &state.maps, &self.janitor, question)
     }
 
     /// Where the program runs.

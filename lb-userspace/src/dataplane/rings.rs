@@ -1,9 +1,10 @@
-//! Rings: the Maglev table of a pool, in an array of its own that packets reach through the
-//! map of maps `RINGS`. All services of a pool share its ring.
+//! Rings: each service's slots, in an array of their own that packets reach through the map
+//! of maps `RINGS`.
 
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, AsRawFd},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use aya::maps::MapData;
 use lb_common::{
     abi::ring_word,
     maglev::{self, Member},
+    ring::{Remember, Ring},
     slot::Slot,
 };
 
@@ -25,21 +27,41 @@ const BPF_F_INNER_MAP: u32 = 1 << 12;
 /// name before: far longer than any packet takes.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The outer map and the rings in it.
+/// The outer map and the rings in it, by the name of their service.
 pub(crate) struct Rings {
     outer: MapData,
     ids: Ids,
-    by_pool: BTreeMap<String, Ring>,
+    by_service: BTreeMap<String, ServiceRing>,
     retired: Vec<(Instant, u32)>,
 }
 
-struct Ring {
-    index: u32,
-    log2_slots: u32,
-    members: Vec<Member>,
-    table: Vec<u32>,
-    slots: MappedArray<u64>,
+/// What a service's ring is to be.
+pub(crate) struct Wanted<'a> {
+    /// The service's name.
+    pub(crate) service: &'a str,
+    /// The pool that it is made of.
+    pub(crate) pool: &'a str,
+    /// That pool's backends that take new flows.
+    pub(crate) members: &'a [Member],
+    /// Slots in the order of turns, instead of by hash.
+    pub(crate) in_turns: bool,
+    /// Which flows are remembered.
+    pub(crate) remember: Remember,
+    /// Whether connections of the dead go on elsewhere.
+    pub(crate) silent: bool,
 }
+
+/// A service's ring.
+pub(crate) struct ServiceRing {
+    index: u32,
+    ring: Ring,
+    slots: MappedArray<u64>,
+    /// Slots that were changed since the janitor began to look at flows.
+    changed: Vec<bool>,
+}
+
+/// Tables of this round, so that services of one pool do not each build the same.
+type Tables = BTreeMap<(String, bool, u32), Rc<Vec<u32>>>;
 
 impl Rings {
     /// Rings in `outer`, at most `limit` of them at a time.
@@ -47,43 +69,73 @@ impl Rings {
         Self {
             outer,
             ids: Ids::new(limit - 1),
-            by_pool: BTreeMap::new(),
+            by_service: BTreeMap::new(),
             retired: Vec::new(),
         }
     }
 
-    /// The [`lb_common::abi::Service::ring`] of a pool; 0 where it has none.
-    pub(crate) fn word(&self, pool: &str) -> u64 {
-        self.by_pool
-            .get(pool)
-            .map_or(0, |ring| ring_word(ring.index, ring.log2_slots))
+    /// The [`lb_common::abi::Service::ring`] of a service; 0 where it has none.
+    pub(crate) fn word(&self, service: &str) -> u64 {
+        self.by_service
+            .get(service)
+            .map_or(0, |ring| ring_word(ring.index, ring.log2_slots()))
     }
 
-    /// Makes the rings of these pools hold their members. A ring that keeps its size is
-    /// changed in place, slot by slot; the others are made anew beside the old ones, which
-    /// packets go on using until the services name the new.
+    /// A service's ring.
+    pub(crate) fn get(&self, service: &str) -> Option<&ServiceRing> {
+        self.by_service.get(service)
+    }
+
+    /// A service's ring, for the janitor.
+    pub(crate) fn get_mut(&mut self, service: &str) -> Option<&mut ServiceRing> {
+        self.by_service.get_mut(service)
+    }
+
+    /// Every ring, by its service.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut ServiceRing)> {
+        self.by_service
+            .iter_mut()
+            .map(|(name, ring)| (name.as_str(), ring))
+    }
+
+    /// Makes rings what they are to be. A ring that is large enough is changed in place, slot
+    /// by slot; the others are made anew beside the old ones, which packets go on using until
+    /// the services name the new. Rings do not shrink: two slots that became one could not
+    /// say whose both their flows are.
     ///
     /// # Errors
     ///
-    /// The kernel's, or no index left. Pools before the one that failed are done.
+    /// The kernel's, or no index left. Services before the one that failed are done.
     pub(crate) fn set<'a>(
         &mut self,
-        pools: impl Iterator<Item = (&'a str, Vec<Member>)>,
+        wanted: impl Iterator<Item = Wanted<'a>>,
+        now: u32,
+        dead: impl Fn(u32) -> bool,
     ) -> anyhow::Result<()> {
+        let mut tables = Tables::new();
         let mut made = Vec::new();
-        for (pool, members) in pools {
-            let log2_slots = maglev::log2_slots(members.len());
-            match self.by_pool.get_mut(pool) {
-                Some(ring) if ring.members == members => {}
-                Some(ring) if ring.log2_slots == log2_slots => ring.change(members),
-                _ => {
+        for wanted in wanted {
+            let old = self.by_service.get_mut(wanted.service);
+            let log2 = maglev::log2_slots(wanted.members.len());
+            let log2 = old.as_ref().map_or(log2, |old| old.log2_slots().max(log2));
+            let key = (wanted.pool.to_owned(), wanted.in_turns, log2);
+            let build = || Rc::new(owners(&wanted, log2));
+            let owners = tables.entry(key).or_insert_with(build).clone();
+            match old {
+                Some(old) if old.log2_slots() == log2 => old.change(&wanted, &owners, now, &dead),
+                old => {
+                    let ring = match old {
+                        Some(old) => old.ring.grown(&owners, now),
+                        None => Ring::new(&owners, wanted.remember, now),
+                    };
                     let index = self
                         .ids
                         .take(Instant::now())
                         .context("no index is left for another ring")?;
-                    let (ring, array) = Ring::new(index, log2_slots, members)
-                        .with_context(|| format!("making the ring of pool {pool}"))?;
-                    made.push((pool.to_owned(), ring, array));
+                    let (mut ring, array) = ServiceRing::new(index, ring)
+                        .with_context(|| format!("making the ring of {}", wanted.service))?;
+                    ring.change(&wanted, &owners, now, &dead);
+                    made.push((wanted.service.to_owned(), ring, array));
                 }
             }
         }
@@ -93,19 +145,19 @@ impl Rings {
             .map(|(.., array)| array.fd().as_fd().as_raw_fd() as u32)
             .collect();
         batch::update(self.outer.fd(), &indexes, &fds).context("publishing rings")?;
-        for (pool, ring, _) in made {
-            if let Some(old) = self.by_pool.insert(pool, ring) {
+        for (service, ring, _) in made {
+            if let Some(old) = self.by_service.insert(service, ring) {
                 self.retired.push((Instant::now() + GRACE, old.index));
             }
         }
         Ok(())
     }
 
-    /// Forgets the rings of pools that are not to be kept. No service may name them.
+    /// Forgets the rings of services that are not to be kept. Nothing may name them.
     pub(crate) fn keep(&mut self, keep: impl Fn(&str) -> bool) {
         let usable = Instant::now() + GRACE;
-        self.by_pool.retain(|pool, ring| {
-            let kept = keep(pool);
+        self.by_service.retain(|service, ring| {
+            let kept = keep(service);
             if !kept {
                 self.retired.push((usable, ring.index));
             }
@@ -129,39 +181,111 @@ impl Rings {
     }
 }
 
-impl Ring {
-    fn new(index: u32, log2_slots: u32, members: Vec<Member>) -> anyhow::Result<(Self, MapData)> {
-        let slots = 1 << log2_slots;
+fn owners(wanted: &Wanted<'_>, log2_slots: u32) -> Vec<u32> {
+    match wanted.in_turns {
+        true => maglev::in_turns(wanted.members, log2_slots),
+        false => maglev::build(wanted.members, log2_slots),
+    }
+}
+
+impl ServiceRing {
+    fn new(index: u32, ring: Ring) -> anyhow::Result<(Self, MapData)> {
+        let entries = ring.slots().len() as u32;
         let array = MapData::create(
             aya_obj::Map::new_from_params(
                 BPF_MAP_TYPE_ARRAY,
                 size_of::<u32>() as u32,
                 size_of::<u64>() as u32,
-                slots,
+                entries,
                 BPF_F_MMAPABLE | BPF_F_INNER_MAP,
             ),
             "weir_ring",
             None,
         )?;
-        let mut ring = Self {
+        let slots = MappedArray::new(array.fd(), entries)?;
+        for (index, slot) in (0..).zip(ring.slots()) {
+            slots.write(index, &slot.0);
+        }
+        let changed = vec![true; ring.slots().len()];
+        let ring = Self {
             index,
-            log2_slots,
-            members: Vec::new(),
-            table: vec![0; slots as usize],
-            slots: MappedArray::new(array.fd(), slots)?,
+            ring,
+            slots,
+            changed,
         };
-        ring.change(members);
         Ok((ring, array))
     }
 
-    fn change(&mut self, members: Vec<Member>) {
-        let table = maglev::build(&members, self.log2_slots);
-        for (index, (&old, &new)) in self.table.iter().zip(&table).enumerate() {
-            if old != new {
-                self.slots.write(index as u32, &Slot::stable(new).0);
-            }
+    fn log2_slots(&self) -> u32 {
+        self.ring.slots().len().trailing_zeros()
+    }
+
+    fn change(
+        &mut self,
+        wanted: &Wanted<'_>,
+        owners: &[u32],
+        now: u32,
+        dead: &impl Fn(u32) -> bool,
+    ) {
+        let Self {
+            ring,
+            slots,
+            changed,
+            ..
+        } = self;
+        let mut write = |index: usize, slot: Slot| {
+            slots.write(index as u32, &slot.0);
+            changed[index] = true;
+        };
+        ring.set_remember(wanted.remember, now, &mut write);
+        ring.change(owners, now, &mut write);
+        if wanted.silent {
+            ring.bury(dead, &mut write);
         }
-        self.table = table;
-        self.members = members;
+    }
+
+    /// The slot of a flow with this hash.
+    pub(crate) fn slot_of(&self, hash: u64) -> (usize, Slot) {
+        let index = hash as usize & (self.ring.slots().len() - 1);
+        (index, Slot(self.slots.read(index as u32)))
+    }
+
+    /// The owner of each slot's new flows.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = u32> {
+        self.ring.slots().iter().map(|slot| slot.current())
+    }
+
+    /// Number of slots, and of those whose flows are remembered.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let slots = self.ring.slots();
+        (
+            slots.len(),
+            slots.iter().filter(|slot| slot.track()).count(),
+        )
+    }
+
+    /// The janitor begins to look at flows.
+    pub(crate) fn begin_pass(&mut self) {
+        self.changed.fill(false);
+    }
+
+    /// The janitor has looked at all flows: `flows` are the live ones of this service, by hash
+    /// and backend.
+    pub(crate) fn end_pass(&mut self, flows: &[(u64, u32)], idle_ticks: u32, now: u32) {
+        let Self {
+            ring,
+            slots,
+            changed,
+            ..
+        } = self;
+        let mask = ring.slots().len() - 1;
+        let mut elsewhere = changed.clone();
+        for &(hash, backend) in flows {
+            let index = hash as usize & mask;
+            elsewhere[index] |= backend != ring.slots()[index].current();
+        }
+        let mut write = |index: usize, slot: Slot| slots.write(index as u32, &slot.0);
+        ring.settle(idle_ticks, now, &mut write);
+        ring.release(|index| elsewhere[index], &mut write);
     }
 }

@@ -27,14 +27,14 @@ pub(super) fn spawn(
     state: &Arc<Mutex<State>>,
     targets: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     requests: RingBuf<MapData>,
-    janitor: Janitor,
+    janitor: Arc<Janitor>,
 ) -> anyhow::Result<JoinSet<()>> {
     let resolver = next_hop::spawn(targets)?;
     let requests = readable(requests)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(follow(state.clone(), resolver.table.clone()));
     tasks.spawn(request(requests, resolver));
-    tasks.spawn(tidy(state.clone(), Arc::new(janitor)));
+    tasks.spawn(tidy(state.clone(), janitor));
     Ok(tasks)
 }
 
@@ -45,7 +45,7 @@ async fn follow(state: Arc<Mutex<State>>, mut table: watch::Receiver<Arc<Table>>
         let epoch = table.epoch;
         let mut state = lock(&state);
         state.next_hops.update(table);
-        for (address, id) in state.applied.addresses() {
+        for (address, id) in state.applied.backends.addresses() {
             let mut backend = state.maps.backends.read(id);
             state.next_hops.put(address, &mut backend);
             state.maps.backends.write(id, &backend);
@@ -75,18 +75,51 @@ async fn request(mut requests: AsyncFd<RingBuf<MapData>>, resolver: Resolver) {
     }
 }
 
-/// Frees rings and flows that nothing needs any more.
+/// Frees what nothing needs any more, and settles slots.
 async fn tidy(state: Arc<Mutex<State>>, janitor: Arc<Janitor>) {
     let mut passes = interval(JANITOR_INTERVAL);
     passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         passes.tick().await;
-        lock(&state).rings.collect();
-        let janitor = janitor.clone();
-        match tokio::task::spawn_blocking(move || janitor.pass()).await {
-            Ok(Ok(pass)) => tracing::trace!(pass.kept, pass.forgotten, "full-nat flows"),
-            Ok(Err(error)) => tracing::warn!("reading the full-nat flow table: {error}"),
-            Err(error) => tracing::warn!("the full-nat janitor: {error}"),
+        let (janitor, state) = (janitor.clone(), state.clone());
+        match tokio::task::spawn_blocking(move || pass(&state, &janitor)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("reading the flow tables: {error}"),
+            Err(error) => tracing::warn!("the janitor: {error}"),
         }
     }
+}
+
+/// One pass of the janitor's. The flow tables are read while applies go on.
+fn pass(state: &Mutex<State>, janitor: &Janitor) -> std::io::Result<()> {
+    let dead: BTreeSet<u32> = {
+        let applied = &mut lock(state).applied;
+        applied.rings.collect();
+        for (_, ring) in applied.rings.iter_mut() {
+            ring.begin_pass();
+        }
+        applied.backends.dead().collect()
+    };
+    let pass = janitor.pass(|id| dead.contains(&id))?;
+    let mut state = lock(state);
+    let State {
+        maps,
+        applied,
+        flows,
+        ..
+    } = &mut *state;
+    for (name, service) in applied.services.iter() {
+        if let Some(ring) = applied.rings.get_mut(name) {
+            let live = pass.by_service.get(&service.index);
+            ring.end_pass(
+                live.map_or(&[], Vec::as_slice),
+                service.idle_ticks,
+                pass.tick,
+            );
+        }
+    }
+    let has_flows = |id| pass.by_backend.contains_key(&id);
+    applied.backends.free(maps, pass.started, has_flows);
+    flows.update(pass);
+    Ok(())
 }

@@ -2,36 +2,54 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::health::Verdicts;
+use super::{conditions::Conditions, ramps::Ramps};
 use crate::{
     config::{CheckKind, Config, HealthCheck},
-    desired::{Desired, DesiredBackend, DesiredService},
+    desired::{Condition, Desired, DesiredBackend, DesiredService},
     health::{Check, Kind, Target},
 };
 
-/// What the data path is to do.
-pub(super) fn desired(config: &Config, verdicts: &Verdicts) -> Desired {
+/// What the data path is to do, for pools in these conditions.
+pub(super) fn desired(
+    config: &Config,
+    conditions: &BTreeMap<String, Conditions>,
+    ramps: &Ramps,
+) -> Desired {
+    let is_down = |pool: &str| conditions.get(pool).is_some_and(|pool| pool.down);
     let services = config.services.iter().map(|(name, service)| {
+        let fallback = service.fallback_pool.as_ref();
+        let pool = fallback
+            .filter(|_| is_down(&service.pool))
+            .unwrap_or(&service.pool);
+        let others = service.pools().filter(|other| *other != pool);
         let desired = DesiredService {
             address: service.address,
             port: service.port,
             protocol: service.protocol,
             mode: service.mode,
-            pool: service.pool.clone(),
+            pool: pool.clone(),
+            other_pools: others.map(str::to_owned).collect(),
             idle_timeout: service.idle_timeout(),
+            algorithm: service.algorithm,
+            affinity: service.affinity,
+            tracking: service.tracking,
+            on_death: service.on_backend_death,
+            on_empty: service.on_no_backend,
         };
         (name.clone(), desired)
     });
     let pools = config.pools.iter().map(|(name, pool)| {
-        let usable = verdicts.usable(name, pool);
-        let backends = pool.backends.iter().map(|(name, backend)| {
+        let conditions = conditions.get(name);
+        let backends = pool.backends.iter().map(|(backend, config)| {
+            let condition = conditions.and_then(|pool| pool.backends.get(backend));
             let desired = DesiredBackend {
-                address: backend.address.ip(),
-                port: backend.address.port(),
-                weight: u32::from(backend.weight),
-                alive: usable(name),
+                address: config.address.ip(),
+                port: config.address.port(),
+                // Whole numbers at every step of a ramp.
+                weight: u32::from(config.weight) * ramps.step(name, backend),
+                condition: condition.copied().unwrap_or(Condition::InUse),
             };
-            (name.clone(), desired)
+            (backend.clone(), desired)
         });
         (name.clone(), backends.collect::<BTreeMap<_, _>>())
     });

@@ -7,7 +7,7 @@ use std::{
 
 use super::view::HealthView;
 use crate::{
-    config::{Config, Pool},
+    config::Config,
     health::{Change, Health},
 };
 
@@ -49,24 +49,10 @@ impl Verdicts {
         self.0.retain(|_, verdicts| !verdicts.is_empty());
     }
 
-    /// Whether a backend of this pool may take new flows, by its health. Before its first
-    /// check it may where nobody is known to be healthy: at the start all may, and a newcomer
-    /// to a pool that works must show that it works first.
-    pub(super) fn usable<'a>(&'a self, name: &str, pool: &'a Pool) -> impl Fn(&str) -> bool + 'a {
-        let verdicts = self.0.get(name);
-        let health = move |backend: &str| {
-            let verdict = verdicts.and_then(|verdicts| verdicts.get(backend));
-            verdict.map_or(Health::Unknown, |verdict| verdict.health)
-        };
-        let some_healthy = (pool.backends.keys()).any(|name| health(name) == Health::Healthy);
-        move |backend| {
-            pool.health_check.is_none()
-                || match health(backend) {
-                    Health::Healthy => true,
-                    Health::Unhealthy => false,
-                    Health::Unknown => !some_healthy,
-                }
-        }
+    /// The last verdict on a backend.
+    pub(super) fn health(&self, pool: &str, backend: &str) -> Health {
+        let verdict = self.0.get(pool).and_then(|pool| pool.get(backend));
+        verdict.map_or(Health::Unknown, |verdict| verdict.health)
     }
 
     /// For people.

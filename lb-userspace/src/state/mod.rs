@@ -2,19 +2,26 @@
 //! Everybody else holds a [`State`] and asks.
 
 mod compile;
+mod conditions;
+mod drains;
 mod health;
 mod owner;
+mod ramps;
 mod view;
+
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::drains::Name;
 pub use self::{
+    drains::DrainView,
     owner::{Parts, spawn},
     view::{BackendView, HealthView, PoolView, ServiceView, StatusView, View},
 };
 use crate::{
     config::{Config, Problems},
-    dataplane::ApplyError,
+    dataplane::{ApplyError, Explanation, Question},
 };
 
 /// Why a change was not made; nothing was changed.
@@ -43,6 +50,9 @@ type Edit = Box<dyn FnOnce(&mut Config) -> Result<(), Refused> + Send>;
 
 enum Command {
     Change(Edit, oneshot::Sender<Result<(), Refused>>),
+    Drain(Name, Option<Duration>, oneshot::Sender<Result<(), Refused>>),
+    Undrain(Name, oneshot::Sender<Result<(), Refused>>),
+    Explain(Question, oneshot::Sender<anyhow::Result<Explanation>>),
     View(oneshot::Sender<anyhow::Result<View>>),
 }
 
@@ -68,13 +78,43 @@ impl State {
             drop(result.send(edit(config)?));
             Ok(())
         });
-        let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(Command::Change(edit, reply))
-            .await
-            .map_err(|_| Refused::Ending)?;
-        answer.await.map_err(|_| Refused::Ending)??;
+        self.ask(|reply| Command::Change(edit, reply)).await??;
         made.await.map_err(|_| Refused::Ending)
+    }
+
+    /// Drains a backend: it keeps its flows and gets no new ones, until none is left or the
+    /// deadline has passed.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refused`].
+    pub async fn drain(
+        &self,
+        pool: String,
+        backend: String,
+        deadline: Option<Duration>,
+    ) -> Result<(), Refused> {
+        self.ask(|reply| Command::Drain((pool, backend), deadline, reply))
+            .await?
+    }
+
+    /// Undoes [`State::drain`]; one that is not drained stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refused`].
+    pub async fn undrain(&self, pool: String, backend: String) -> Result<(), Refused> {
+        self.ask(|reply| Command::Undrain((pool, backend), reply))
+            .await?
+    }
+
+    /// What would become of a client's packet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, from reading the maps; or that the agent is ending.
+    pub async fn explain(&self, question: Question) -> anyhow::Result<Explanation> {
+        self.ask(|reply| Command::Explain(question, reply)).await?
     }
 
     /// Everything there is to see at this moment.
@@ -83,11 +123,16 @@ impl State {
     ///
     /// The kernel's, from reading counters; or that the agent is ending.
     pub async fn view(&self) -> anyhow::Result<View> {
+        self.ask(Command::View).await?
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(Command::View(reply))
-            .await
-            .map_err(|_| Refused::Ending)?;
-        answer.await.map_err(|_| Refused::Ending)?
+        let sent = self.commands.send(command(reply)).await;
+        sent.map_err(|_| Refused::Ending)?;
+        answer.await.map_err(|_| Refused::Ending)
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::drains::DrainView;
 use crate::{
     config::{Config, Pool, Service},
-    dataplane::{Attachment, Drops, ServiceCounters, TrafficCounters},
+    dataplane::{Attachment, BackendCounters, Drops, FlowCounters, ServiceCounters},
 };
 
 /// Everything at one moment.
@@ -43,6 +44,8 @@ pub struct StatusView {
     pub backends_in_use: usize,
     /// Dropped packets that no one service can be blamed for, by reason.
     pub drops: Drops,
+    /// The flow tables.
+    pub flows: FlowCounters,
 }
 
 /// A service.
@@ -50,6 +53,8 @@ pub struct StatusView {
 pub struct ServiceView {
     /// As configured: the body of a PUT.
     pub config: Service,
+    /// The pool that serves it now: its own, or its fallback.
+    pub served_by: String,
     /// What it forwarded and dropped.
     pub counters: ServiceCounters,
 }
@@ -59,6 +64,8 @@ pub struct ServiceView {
 pub struct PoolView {
     /// As configured: the body of a PUT.
     pub config: Pool,
+    /// Whether so few are healthy that the failed are used too.
+    pub below_health_floor: bool,
     /// Its backends by name.
     pub backends: BTreeMap<String, BackendView>,
 }
@@ -72,8 +79,11 @@ pub struct BackendView {
     pub health: HealthView,
     /// Whether it takes new flows.
     pub in_use: bool,
-    /// What it was sent.
-    pub counters: TrafficCounters,
+    /// Its drain, if it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainView>,
+    /// What it was sent, and its flows.
+    pub counters: BackendCounters,
 }
 
 /// What the health checks say of a backend.

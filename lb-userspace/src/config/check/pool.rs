@@ -14,8 +14,13 @@ pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, pool: 
     if let Some(check) = &pool.health_check {
         health::check(problems, &join(&path, "health_check"), check);
     }
+    let floor = u32::from(pool.health_floor_percent);
+    problems.check_number(&path, "health_floor_percent", floor);
+    if let Some(slow_start) = pool.slow_start {
+        problems.check_duration(&path, "slow_start", slow_start);
+    }
     let vips: BTreeMap<IpAddr, &str> = (config.services.iter())
-        .filter(|(_, service)| service.pool == name)
+        .filter(|(_, service)| service.pools().any(|pool| pool == name))
         .map(|(name, service)| (service.address, name.as_str()))
         .collect();
     let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();

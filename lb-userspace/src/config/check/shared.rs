@@ -50,10 +50,13 @@ fn nat_backends(problems: &mut Problems, config: &Config) {
         if service.mode == Mode::Dsr {
             continue;
         }
-        let Some(pool) = config.pools.get(&service.pool) else {
-            continue;
-        };
-        for (backend, at) in &pool.backends {
+        let pools = service
+            .pools()
+            .filter_map(|pool| Some((pool, config.pools.get(pool)?)));
+        let backends = pools.flat_map(|(name, pool)| {
+            (pool.backends.iter()).map(move |(backend, at)| (name, backend, at))
+        });
+        for (pool, backend, at) in backends {
             let key = (at.address, service.protocol);
             let user = users.entry(key).or_insert((name, service.mode));
             let (other, mode) = *user;
@@ -61,7 +64,7 @@ fn nat_backends(problems: &mut Problems, config: &Config) {
                 *user = (name, Mode::Nat);
             }
             if other != name && (mode == Mode::Nat || service.mode == Mode::Nat) {
-                let path = join(&join(&join("pools", &service.pool), "backends"), backend);
+                let path = join(&join(&join("pools", pool), "backends"), backend);
                 let backend = format!("{path} ({} {})", at.address, word(service.protocol));
                 shared.entry((name, other)).or_default().push(backend);
             }

@@ -1,0 +1,148 @@
+//! What each backend of a pool may be given, by its health, its drain and the pool's floor.
+
+use std::collections::BTreeMap;
+
+use super::{
+    drains::{Drains, Stage},
+    health::Verdicts,
+};
+use crate::{config::Pool, desired::Condition, health::Health};
+
+/// A pool's backends at this moment.
+pub(super) struct Conditions {
+    /// By name.
+    pub(super) backends: BTreeMap<String, Condition>,
+    /// Whether so little is healthy that the failed are used too.
+    pub(super) below_floor: bool,
+    /// Whether there are backends and every one of them fails its checks.
+    pub(super) down: bool,
+}
+
+/// Decides for a pool. Before its first check a backend is used where nobody is known to be
+/// healthy: at the start all are, and a newcomer to a pool that works must show that it works
+/// first.
+pub(super) fn conditions(
+    name: &str,
+    pool: &Pool,
+    verdicts: &Verdicts,
+    drains: &Drains,
+) -> Conditions {
+    let health = |backend: &str| match pool.health_check {
+        Some(_) => verdicts.health(name, backend),
+        None => Health::Healthy,
+    };
+    let mut total = 0;
+    let mut failed = 0;
+    let (mut some_healthy, mut some_failed, mut some_unknown) = (false, false, false);
+    for (backend, config) in &pool.backends {
+        if drains.stage(name, backend).is_some() || config.weight == 0 {
+            continue;
+        }
+        total += u64::from(config.weight);
+        match health(backend) {
+            Health::Healthy => some_healthy = true,
+            Health::Unknown => some_unknown = true,
+            Health::Unhealthy => {
+                some_failed = true;
+                failed += u64::from(config.weight);
+            }
+        }
+    }
+    let floor = u64::from(pool.health_floor_percent);
+    let below_floor = some_failed && (total - failed) * 100 < total * floor;
+    let condition = |backend: &str| match (drains.stage(name, backend), health(backend)) {
+        (Some(Stage::Expired), _) => Condition::Dead,
+        (Some(_), Health::Unhealthy) => Condition::Dead,
+        (Some(_), _) => Condition::Draining,
+        (None, Health::Healthy) => Condition::InUse,
+        (None, Health::Unknown) if some_healthy => Condition::Draining,
+        (None, Health::Unknown) => Condition::InUse,
+        (None, Health::Unhealthy) if below_floor => Condition::InUse,
+        (None, Health::Unhealthy) => Condition::Dead,
+    };
+    let backends = pool.backends.keys();
+    Conditions {
+        backends: backends
+            .map(|name| (name.clone(), condition(name)))
+            .collect(),
+        below_floor,
+        down: some_failed && !some_healthy && !some_unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::from_toml, health::Change};
+
+    /// A pool of backends a, b, c and so on with these weights, and what is known of each.
+    fn decide(settings: &str, backends: &[(u16, Option<bool>)]) -> (Vec<Condition>, bool, bool) {
+        let mut text = format!("{settings}\nhealth_check = {{ type = \"tcp\" }}\n[backends]\n");
+        let mut verdicts = Verdicts::default();
+        for (name, (number, (weight, healthy))) in ('a'..).zip(backends.iter().enumerate()) {
+            let host = number + 1;
+            text += &format!("{name} = {{ address = \"10.0.0.{host}:80\", weight = {weight} }}\n");
+            if let Some(healthy) = *healthy {
+                verdicts.note(Change {
+                    pool: "p".into(),
+                    backend: name.into(),
+                    health: if healthy {
+                        Health::Healthy
+                    } else {
+                        Health::Unhealthy
+                    },
+                    reason: String::new(),
+                });
+            }
+        }
+        let pool: Pool = from_toml(text.as_bytes()).expect("a pool");
+        let found = conditions("p", &pool, &verdicts, &Drains::default());
+        (
+            found.backends.into_values().collect(),
+            found.below_floor,
+            found.down,
+        )
+    }
+
+    use Condition::{Dead, Draining, InUse};
+    const UP: Option<bool> = Some(true);
+    const DOWN: Option<bool> = Some(false);
+
+    #[test]
+    fn the_failed_leave() {
+        let found = decide("", &[(100, UP), (100, DOWN), (100, UP)]);
+        assert_eq!(found, (vec![InUse, Dead, InUse], false, false));
+    }
+
+    #[test]
+    fn half_of_the_weight_may_leave_and_no_more() {
+        let found = decide("", &[(100, UP), (100, DOWN)]);
+        assert_eq!(found, (vec![InUse, Dead], false, false));
+        let found = decide("", &[(100, UP), (101, DOWN)]);
+        assert_eq!(found, (vec![InUse, InUse], true, false));
+        let found = decide("", &[(100, DOWN), (100, DOWN)]);
+        assert_eq!(found, (vec![InUse, InUse], true, true));
+    }
+
+    #[test]
+    fn the_floor_can_be_set_and_be_off() {
+        let found = decide("health_floor_percent = 100", &[(300, UP), (1, DOWN)]);
+        assert_eq!(found, (vec![InUse, InUse], true, false));
+        let found = decide("health_floor_percent = 0", &[(1, DOWN), (1, DOWN)]);
+        assert_eq!(found, (vec![Dead, Dead], false, true));
+    }
+
+    #[test]
+    fn newcomers_wait_for_their_check_where_others_work() {
+        let found = decide("", &[(100, None), (100, None)]);
+        assert_eq!(found, (vec![InUse, InUse], false, false));
+        let found = decide("", &[(100, UP), (100, None)]);
+        assert_eq!(found, (vec![InUse, Draining], false, false));
+    }
+
+    #[test]
+    fn who_has_no_weight_does_not_count_for_the_floor() {
+        let found = decide("", &[(0, UP), (100, DOWN), (100, UP)]);
+        assert_eq!(found.1, false);
+    }
+}
