@@ -14,7 +14,7 @@ fn full(words: &[u16]) -> u16 {
 
 /// Both zeroes of one's complement are the same sum.
 fn same(one: u16, other: u16) -> bool {
-    one == other || (one % 0xffff == 0 && other % 0xffff == 0)
+    one == other || (one.is_multiple_of(0xffff) && other.is_multiple_of(0xffff))
 }
 
 proptest! {
