@@ -143,6 +143,6 @@ mod tests {
     #[test]
     fn who_has_no_weight_does_not_count_for_the_floor() {
         let found = decide("", &[(0, UP), (100, DOWN), (100, UP)]);
-        assert_eq!(found.1, false);
+        assert!(!found.1);
     }
 }

@@ -8,7 +8,7 @@ use lb_userspace::{
         Agent, CheckKind, Config, ConfigError, Interface, Limits, Service, StatusRange, XdpMode,
         from_json, from_toml,
     },
-    desired::Protocol,
+    desired::{Algorithm, OnDeath, OnEmpty, Protocol},
 };
 
 use crate::{FULL, SMALL, parse, small};
@@ -85,6 +85,13 @@ fn defaults_are_as_documented() {
     assert_eq!(check.interval, Duration::from_secs(2));
     assert_eq!(check.timeout, Duration::from_secs(1));
     assert_eq!((check.rise, check.fall, check.jitter_percent), (2, 3, 10));
+    let pool = &config.pools["web"];
+    assert_eq!((pool.health_floor_percent, pool.slow_start), (50, None));
+    let service = &config.services["web"];
+    assert_eq!(service.algorithm, Algorithm::Maglev);
+    assert_eq!(service.on_backend_death, OnDeath::Reset);
+    assert_eq!(service.on_no_backend, OnEmpty::Reset);
+    assert_eq!((service.affinity, &service.fallback_pool), (None, &None));
 }
 
 #[test]
@@ -115,6 +122,7 @@ fn resources_show_effective_values() {
                 "type": "http", "interval": "2s", "jitter_percent": 10, "timeout": "1s",
                 "rise": 2, "fall": 3,
             },
+            "health_floor_percent": 50,
             "backends": {"web1": {"address": "10.0.0.11:80", "weight": 100}},
         })
     );

@@ -23,6 +23,8 @@ ports = [2000, 3000]
 
 [pools.web]
 health_check = { type = "http", path = "/healthz", host = "example.org", status = "200", body_contains = "ok", port = 8081, interval = "500ms", jitter_percent = 5, timeout = "1s 500ms", rise = 1, fall = 4 }
+health_floor_percent = 0
+slow_start = "30s"
 [pools.web.backends.web1]
 address = "10.0.0.11:8080"
 weight = 0
@@ -45,6 +47,12 @@ port = 443
 protocol = "udp"
 mode = "full-nat"
 pool = "v6"
+tracking = "flow"
+algorithm = "least-connections"
+affinity = "1h"
+on_backend_death = "silent"
+on_no_backend = "drop"
+fallback_pool = "empty"
 [services.direct]
 address = "2001:db8:2::1"
 port = 443

@@ -143,3 +143,25 @@ fn wrong_health_checks_are_named() {
     const REQUIRED: &str = "a value, as the field is required";
     malformed(&text, 5, "pools.web.health_check.type", "", REQUIRED);
 }
+
+#[test]
+fn floor_and_slow_start_are_checked() {
+    breaks(
+        &small(
+            "[pools.db]",
+            "[pools.db]\nhealth_floor_percent = 101\nslow_start = \"2h\"",
+        ),
+        &[
+            (
+                "pools.db.health_floor_percent",
+                "101",
+                "a whole number from 0 to 100",
+            ),
+            (
+                "pools.db.slow_start",
+                "2h",
+                r#"a duration from 1s to 1h, such as "500ms", "2s" or "15m""#,
+            ),
+        ],
+    );
+}

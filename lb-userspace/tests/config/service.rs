@@ -126,3 +126,53 @@ fn a_nat_backend_serves_one_service() {
         assert_eq!(parse(&text).check(), Ok(()), "{text}");
     }
 }
+
+#[test]
+fn what_is_remembered_is_checked() {
+    breaks(
+        &with("tracking = \"flow\"\naffinity = \"1ms\"\n"),
+        &[
+            (
+                "services.web.affinity",
+                "1ms",
+                r#"a duration from 1s to 7days, such as "500ms", "2s" or "15m""#,
+            ),
+            (
+                "services.web.tracking",
+                "flow",
+                "it only with protocol udp: connections of tcp are always kept",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn fallback_pools_follow_the_rules_of_pools() {
+    breaks(
+        &with("fallback_pool = \"web\"\n"),
+        &[(
+            "services.web.fallback_pool",
+            "web",
+            "another pool than `pool`",
+        )],
+    );
+    breaks(
+        &with("fallback_pool = \"bd\"\n"),
+        &[(
+            "services.web.fallback_pool",
+            "bd",
+            r#"a pool's name: db, web (did you mean "db"?)"#,
+        )],
+    );
+    breaks(
+        &with(
+            "fallback_pool = \"db\"\n[pools.db.backends]\na = { address = \"[2001:db8::1]:80\" }\n",
+        )
+        .replace("[pools.db]\n", ""),
+        &[(
+            "services.web.fallback_pool",
+            "db",
+            "a pool of IPv4 backends, as 203.0.113.1 is; of the other family: a",
+        )],
+    );
+}

@@ -41,7 +41,7 @@ fn wrong_fields_are_named_in_json() {
         let text = good.replace(from, to);
         from_json::<Service>(text.as_bytes(), "services.web").unwrap_err()
     };
-    const FIELDS: &str = "one of the fields address, port, protocol, mode, pool, idle_timeout";
+    const FIELDS: &str = "one of the fields address, port, protocol, mode, pool, idle_timeout, algorithm, affinity, tracking, on_backend_death, on_no_backend, fallback_pool";
     let problem = json("\"pool\"", "\"pol\"");
     is(
         &problem,
@@ -132,7 +132,7 @@ fn wrong_types_are_named_in_toml() {
         13,
         "services.web.moed",
         "moed",
-        "one of the fields address, port, protocol, mode, pool, idle_timeout (did you mean \"mode\"?)",
+        "one of the fields address, port, protocol, mode, pool, idle_timeout, algorithm, affinity, tracking, on_backend_death, on_no_backend, fallback_pool (did you mean \"mode\"?)",
     );
     let text = small("address = \"10.0.0.11:80\"", "address = \"10.0.0.11\"");
     malformed(
