@@ -1,1 +1,4 @@
-//! Weir tests.
+//! What Weir's tests that need a kernel share.
+
+pub mod agent;
+pub mod conversations;

@@ -166,7 +166,7 @@ fn wrong_types_are_named_in_toml() {
     let text = small("mode = \"nat\"", "mode = 5");
     malformed(&text, 13, "services.web.mode", "5", "text in quotes");
     let text = small("[pools.db]", "[pools.\"a.b\"]\nx = 1");
-    const POOL: &str = "one of the fields health_check, backends";
+    const POOL: &str = "one of the fields health_check, health_floor_percent, slow_start, backends";
     malformed(&text, 9, "pools.\"a.b\".x", "x", POOL);
     malformed(
         &with("[service.x]"),

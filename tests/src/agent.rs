@@ -1,0 +1,240 @@
+//! The real agent in a lab's balancer namespace, and its admin API.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lab::{Lab, Process, retry};
+use lb_userspace::state::{PoolView, ServiceView, StatusView};
+use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// How long the agent may take to do what it is told.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The agent's binary, built from the sources as they are.
+///
+/// # Panics
+///
+/// Where it cannot be built.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--bin", "weir"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the agent cannot be built");
+        // target/debug/deps/test -> target/debug/weir
+        let test = std::env::current_exe().expect("the test has a path");
+        let profile = test.ancestors().nth(2).expect("the test is in target");
+        profile.join("weir")
+    })
+}
+
+/// A running agent. It is ended when this is dropped.
+pub struct Agent {
+    process: Process,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts the agent in the lab, on all the balancer's NICs with native XDP, and waits until
+    /// it answers. `document` is the configuration without what concerns the lab.
+    ///
+    /// # Errors
+    ///
+    /// What the agent said before it ended.
+    pub fn start(lab: &Lab, document: &Value) -> Result<Self> {
+        let socket = lab.directory().join("admin.sock");
+        let mut document = document.clone();
+        let interfaces = lab.lb_devices().iter();
+        document["agent"]["interfaces"] = interfaces
+            .map(|name| json!({ "name": name, "xdp": "native" }))
+            .collect();
+        document["agent"]["admin"]["socket"] = json!(socket);
+        let config = lab.directory().join("weir.json");
+        std::fs::write(&config, document.to_string())?;
+        let log = lab.directory().join("weir.log");
+        let mut command = lab.lb().command(binary());
+        command
+            .args(["agent", "--config"])
+            .arg(&config)
+            .stderr(std::fs::File::create(&log)?);
+        let process = Process::spawn(command)?;
+        let mut agent = Self {
+            process,
+            socket,
+            log,
+        };
+        retry(PATIENCE, || {
+            ensure!(agent.process.is_running(), "it has ended: {}", agent.log());
+            agent.status()
+        })?;
+        Ok(agent)
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// Its admin socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Ends it with a signal; its exit status and whether its socket is gone.
+    ///
+    /// # Errors
+    ///
+    /// It does not end.
+    pub fn end(mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)?;
+        retry(PATIENCE, || {
+            ensure!(!self.process.is_running(), "it goes on: {}", self.log());
+            Ok(())
+        })
+    }
+
+    /// `GET /v1/status`.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer, or a refusal.
+    pub fn status(&self) -> Result<StatusView> {
+        self.get("/v1/status")
+    }
+
+    /// `GET /v1/services`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::status`].
+    pub fn services(&self) -> Result<BTreeMap<String, ServiceView>> {
+        self.get("/v1/services")
+    }
+
+    /// `GET /v1/pools`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::status`].
+    pub fn pools(&self) -> Result<BTreeMap<String, PoolView>> {
+        self.get("/v1/pools")
+    }
+
+    /// Reads what is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::status`].
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let (status, body) = self.request("GET", path, "")?;
+        ensure!(status == 200, "GET {path}: {status} {body}");
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// Makes a change that must succeed.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub fn change(&self, method: &str, path: &str, body: &Value) -> Result<()> {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let (status, answer) = self.request(method, path, &body)?;
+        ensure!(status < 300, "{method} {path} {body}: {status} {answer}");
+        Ok(())
+    }
+
+    /// Any request: status and body of the answer.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = BufReader::new(stream);
+        let mut line = String::new();
+        answer.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).context("no status line")?.parse()?;
+        while !line.trim().is_empty() {
+            line.clear();
+            answer.read_line(&mut line)?;
+        }
+        let mut body = String::new();
+        answer.read_to_string(&mut body)?;
+        Ok((status, body))
+    }
+
+    /// Runs `weir` as a client of this agent.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run.
+    pub fn weir(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary());
+        command.arg("--admin").arg(&self.socket).args(arguments);
+        Ok(command.stdin(Stdio::null()).output()?)
+    }
+
+    /// Waits until these backends of a pool, and no others, take new flows.
+    ///
+    /// # Errors
+    ///
+    /// They do not in time.
+    pub fn wait_for(&self, pool: &str, in_use: &[&str]) -> Result<()> {
+        retry(PATIENCE, || {
+            let pools = self.pools()?;
+            let backends = &pools.get(pool).context("no such pool")?.backends;
+            let used = backends.iter().filter(|(_, backend)| backend.in_use);
+            let used: Vec<_> = used.map(|(name, _)| name.as_str()).collect();
+            if used != in_use {
+                bail!("in use: {used:?}, wanted: {in_use:?}");
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A pool of these backends, checked twice a second.
+pub fn pool<'a>(backends: impl IntoIterator<Item = (&'a str, SocketAddr)>, check: &str) -> Value {
+    let backends: BTreeMap<&str, Value> = backends
+        .into_iter()
+        .map(|(name, address)| (name, json!({ "address": address })))
+        .collect();
+    let mut pool = json!({ "backends": backends });
+    if !check.is_empty() {
+        pool["health_check"] = json!({
+            "type": check, "interval": "200ms", "timeout": "1s", "rise": 2, "fall": 2,
+        });
+    }
+    pool
+}
