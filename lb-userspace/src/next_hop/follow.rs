@@ -11,12 +11,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::{
     sync::watch,
-    time::{Instant, interval, sleep, sleep_until},
+    time::{Instant, interval, sleep},
 };
 use tracing::{debug, warn};
 
 use super::{
     Table,
+    burst::Burst,
     kernel::{Error, Event, Kernel},
     kicks::Kicks,
     links::Links,
@@ -26,10 +27,6 @@ use super::{
     routes::{self, Route},
 };
 
-/// Quiet to wait for before a burst of notifications is acted upon.
-const QUIET: Duration = Duration::from_millis(20);
-/// Longest time that a burst, or the length of the last pass, may defer that.
-const LONGEST_BURST: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(1);
 /// Everything is read again this often: not all that decides about routes is notified of.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -55,33 +52,6 @@ pub(super) struct Follower {
     resync: bool,
     /// The epoch must grow.
     changed: bool,
-}
-
-/// When the next pass is to be made.
-#[derive(Default)]
-struct Burst {
-    /// Start of the burst and end of the quiet after its last event.
-    pending: Option<(Instant, Instant)>,
-    last_pass: Duration,
-}
-
-impl Burst {
-    fn event(&mut self, now: Instant) {
-        let start = self.pending.map_or(now, |(start, _)| start);
-        let quiet = self.last_pass.clamp(QUIET, LONGEST_BURST);
-        self.pending = Some((start, (now + quiet).min(start + LONGEST_BURST)));
-    }
-
-    fn at_once(&mut self, now: Instant) {
-        self.pending = Some((now, now));
-    }
-
-    async fn over(&self) {
-        match self.pending {
-            Some((_, end)) => sleep_until(end).await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 impl Follower {
@@ -159,7 +129,7 @@ impl Follower {
                 () = burst.over() => {
                     let started = Instant::now();
                     self.pass(&kernel).await?;
-                    burst = Burst { pending: None, last_pass: started.elapsed() };
+                    burst = Burst::after_pass(started.elapsed());
                 }
                 () = publisher.closed() => return Ok(()),
             }

@@ -4,6 +4,7 @@
 //! The kernel's own neighbour entries are kept fresh here as well: frames that XDP sends do not
 //! use them, so without this they would go stale and never be probed again.
 
+mod burst;
 mod follow;
 mod kernel;
 mod kicks;
@@ -12,6 +13,8 @@ mod neighbours;
 mod requests;
 mod resolve;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
