@@ -1,0 +1,430 @@
+//! The agent's life: its API and command line, its signals, and what it leaves alone.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Output,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{
+    Lab, Plan,
+    load::{Load, Results, Work},
+    ping, servers,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use weir_tests::agent::{Agent, binary, pool};
+
+const PORT: u16 = 80;
+
+struct Scene {
+    agent: Agent,
+    _web: Vec<servers::Daemon>,
+    vip: SocketAddr,
+    lab: Lab,
+}
+
+fn document(lab: &Lab) -> Value {
+    let backends = lab.backends()[..2].iter();
+    let backends = backends.map(|b| {
+        (
+            b.name.as_str(),
+            SocketAddr::new(b.addresses.v4.into(), PORT),
+        )
+    });
+    json!({
+        "pools": { "web": pool(backends, "") },
+        "services": { "web": {
+            "address": lab.vips()[0].v4, "port": PORT, "protocol": "tcp", "mode": "nat",
+            "pool": "web",
+        } },
+    })
+}
+
+fn scene() -> Result<Scene> {
+    let lab = Lab::new(&Plan::default())?;
+    let web = lab
+        .backends()
+        .iter()
+        .map(|backend| servers::nginx(backend, PORT));
+    let web = web.collect::<Result<Vec<_>>>()?;
+    let agent = Agent::start(&lab, &document(&lab))?;
+    Ok(Scene {
+        agent,
+        _web: web,
+        vip: SocketAddr::new(lab.vips()[0].v4.into(), PORT),
+        lab,
+    })
+}
+
+impl Scene {
+    fn ask(&self, vip: SocketAddr, requests: u64) -> Result<Results> {
+        let work = Work {
+            per_connection: 1,
+            ..Work::new(vip, requests)
+        };
+        let results = Load::http(self.lab.client(), work)?.finish()?;
+        assert_eq!(results.failed, 0, "{results:?}");
+        Ok(results)
+    }
+
+    fn backend(&self, place: usize) -> SocketAddr {
+        SocketAddr::new(self.lab.backends()[place].addresses.v4.into(), PORT)
+    }
+}
+
+#[test]
+fn the_api_changes_a_live_agent() -> Result<()> {
+    let scene = scene()?;
+    let agent = &scene.agent;
+    // A service of its own on another VIP port, for the third backend.
+    agent.change(
+        "PUT",
+        "/v1/pools/more",
+        &pool([("be3", scene.backend(2))], ""),
+    )?;
+    let other = SocketAddr::new(scene.vip.ip(), 81);
+    let service = json!({
+        "address": other.ip(), "port": 81, "protocol": "tcp", "mode": "nat", "pool": "more",
+    });
+    let (status, _) = agent.request("PUT", "/v1/services/more", &service.to_string())?;
+    assert_eq!(status, 201);
+    let (status, _) = agent.request("PUT", "/v1/services/more", &service.to_string())?;
+    assert_eq!(status, 204, "it replaced itself");
+    assert_eq!(scene.ask(other, 50)?.by_backend["be3"], 50);
+    // Weights.
+    let weight = "/v1/pools/web/backends/be1/weight";
+    agent.change("PUT", weight, &json!({ "weight": 0 }))?;
+    assert_eq!(scene.ask(scene.vip, 200)?.by_backend.get("be1"), None);
+    agent.change("PATCH", weight, &json!({ "weight": 300 }))?;
+    let share = scene.ask(scene.vip, 4000)?.by_backend["be1"];
+    assert!(
+        (2800..3200).contains(&share),
+        "three quarters of 4,000: {share}"
+    );
+    // A backend more, and a service less.
+    let three = json!({ "address": scene.backend(2) });
+    agent.change("DELETE", "/v1/services/more", &Value::Null)?;
+    agent.change("PUT", "/v1/pools/web/backends/be3", &three)?;
+    assert!(scene.ask(scene.vip, 400)?.by_backend.contains_key("be3"));
+    let gone = scene
+        .lab
+        .client()
+        .run(move || TcpStream::connect_timeout(&other, Duration::from_millis(300)).is_err())?;
+    assert!(gone, "the VIP's port is nobody's");
+    // The whole document, back and forth.
+    let config: Value = agent.get("/v1/config")?;
+    agent.change("PUT", "/v1/config", &config)
+}
+
+#[test]
+fn the_api_refuses_what_is_wrong_and_changes_nothing() -> Result<()> {
+    let scene = scene()?;
+    let agent = &scene.agent;
+    let before: Value = agent.get("/v1/config")?;
+    let mut other_agent = before.clone();
+    other_agent["agent"]["limits"]["services"] = json!(7);
+    let cases: [(&str, &str, Value, u16, &str); 11] = [
+        (
+            "PUT",
+            "/v1/services/web",
+            json!({ "port": 1 }),
+            400,
+            "services.web.address",
+        ),
+        ("PUT", "/v1/services/b d", json!({}), 400, ""),
+        (
+            "PUT",
+            "/v1/services/new",
+            json!({
+                "address": "203.0.113.9", "port": 0, "protocol": "tcp", "mode": "dsr",
+                "pool": "none",
+            }),
+            422,
+            "services.new.port",
+        ),
+        (
+            "PUT",
+            "/v1/pools/web/backends/be1",
+            json!({ "address": "here" }),
+            400,
+            "pools.web.backends.be1.address",
+        ),
+        (
+            "PUT",
+            "/v1/pools/web/backends/be1/weight",
+            json!({ "weight": 70000 }),
+            400,
+            "pools.web.backends.be1.weight",
+        ),
+        (
+            "PUT",
+            "/v1/pools/web/backends/be1/drain",
+            json!({ "deadline": "soon" }),
+            400,
+            "pools.web.backends.be1.deadline",
+        ),
+        (
+            "DELETE",
+            "/v1/pools/web",
+            Value::Null,
+            422,
+            "services.web.pool",
+        ),
+        ("DELETE", "/v1/services/none", Value::Null, 404, ""),
+        ("PUT", "/v1/config", other_agent, 422, "agent"),
+        ("POST", "/v1/services", json!({}), 405, ""),
+        ("GET", "/v2", Value::Null, 404, ""),
+    ];
+    for (method, path, body, status, field) in cases {
+        let path = path.replace(' ', "%20");
+        let (found, answer) = agent.request(method, &path, &body.to_string())?;
+        assert_eq!(found, status, "{method} {path}: {answer}");
+        let answer: Value = serde_json::from_str(&answer).context("the answer is JSON")?;
+        assert!(
+            !answer["error"].as_str().unwrap_or_default().is_empty(),
+            "{answer}"
+        );
+        if !field.is_empty() {
+            assert_eq!(answer["problems"][0]["field"], field, "{answer}");
+        }
+    }
+    assert_eq!(agent.get::<Value>("/v1/config")?, before);
+    assert_eq!(scene.ask(scene.vip, 200)?.by_backend.len(), 2);
+    Ok(())
+}
+
+fn said(output: &Output) -> (bool, String) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[test]
+fn the_command_line_is_a_client() -> Result<()> {
+    let scene = scene()?;
+    let weir = |arguments: &[&str]| scene.agent.weir(arguments).map(|output| said(&output));
+    let right = |arguments: &[&str]| -> Result<String> {
+        let (success, text) = weir(arguments)?;
+        ensure!(success, "weir {arguments:?}: {text}");
+        Ok(text)
+    };
+    assert!(right(&["status"])?.contains("XDP native"));
+    assert!(right(&["service", "list"])?.contains("maglev"));
+    let third = scene.backend(2).to_string();
+    right(&["backend", "put", "web/be3", &third, "--weight", "7"])?;
+    right(&["backend", "weight", "web/be2", "9"])?;
+    right(&["backend", "drain", "web/be1", "--deadline", "5m"])?;
+    let listed = right(&["backend", "list"])?;
+    let draining = listed
+        .lines()
+        .find(|line| line.contains("be1"))
+        .unwrap_or_default();
+    assert!(
+        draining.contains("draining") && draining.contains("s left"),
+        "{listed}"
+    );
+    right(&["backend", "undrain", "web/be1"])?;
+    let json: Value = serde_json::from_str(&right(&["backend", "list", "--json"])?)?;
+    assert_eq!(json["web"]["backends"]["be2"]["config"]["weight"], 9);
+    assert_eq!(json["web"]["backends"]["be3"]["config"]["weight"], 7);
+    right(&["backend", "remove", "web/be3"])?;
+    let vip6 = scene.lab.vips()[0].v6.to_string();
+    let (success, text) = weir(&[
+        "service",
+        "put",
+        "six",
+        "--address",
+        &vip6,
+        "--port",
+        "80",
+        "--mode",
+        "nat",
+        "--pool",
+        "web",
+    ])?;
+    assert!(!success && text.contains("services.six.pool"), "{text}");
+    let (success, text) = weir(&["service", "show", "six"])?;
+    assert!(
+        !success && text.contains("there is no service \"six\""),
+        "{text}"
+    );
+    let client = SocketAddr::new(scene.lab.client_addresses().v4.into(), 40_000).to_string();
+    let text = right(&["explain", "tcp", &client, &scene.vip.to_string()])?;
+    assert!(text.contains("service web") && text.contains("open connections go to web/be"));
+    let text = right(&["explain", "udp", &client, &scene.vip.to_string()])?;
+    assert!(text.contains("the packet is the kernel's"), "{text}");
+    let nowhere = ["--admin", "/nowhere.sock", "status"];
+    let (success, text) = said(
+        &std::process::Command::new(binary())
+            .args(nowhere)
+            .output()?,
+    );
+    assert!(!success && text.contains("no agent answers"), "{text}");
+    Ok(())
+}
+
+/// What `explain` says of a client's connections is what happens to them.
+#[test]
+fn explain_is_right() -> Result<()> {
+    let scene = scene()?;
+    let (client, vip) = (scene.lab.client_addresses().v4, scene.vip);
+    for port in 50_000..50_020 {
+        let question = json!({
+            "protocol": "tcp", "client": SocketAddr::new(client.into(), port), "vip": vip,
+        });
+        let (_, answer) = scene
+            .agent
+            .request("POST", "/v1/explain", &question.to_string())?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let output = scene
+            .lab
+            .client()
+            .command("curl")
+            .args(["-s", "-m", "5", "--local-port"])
+            .args([port.to_string(), format!("http://{vip}/")])
+            .output()?;
+        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert_eq!(answer["backend"], format!("web/{name}"), "{answer}");
+        assert_eq!(answer["new_flows"], answer["backend"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn configurations_are_checked_before_anything_is_touched() -> Result<()> {
+    let scene = scene()?;
+    let file = scene.lab.directory().join("wrong.toml");
+    std::fs::write(
+        &file,
+        "[agent]\ninterfaces = [\"lo\"]\n[services.web]\nport = \"x\"\n",
+    )?;
+    for arguments in [["check"].as_slice(), &["agent", "--config"]] {
+        let output = scene
+            .lab
+            .lb()
+            .command(binary())
+            .args(arguments)
+            .arg(&file)
+            .output()?;
+        let (success, text) = said(&output);
+        let file = file.display().to_string();
+        ensure!(
+            !success && text.contains(&file) && text.contains("services.web"),
+            "{text}"
+        );
+    }
+    // The running agent keeps its socket.
+    let config = scene.lab.directory().join("weir.json");
+    let second = scene
+        .lab
+        .lb()
+        .command(binary())
+        .args(["agent", "--config"])
+        .arg(&config)
+        .output()?;
+    let (success, text) = said(&second);
+    assert!(
+        !success && text.contains("another agent answers there"),
+        "{text}"
+    );
+    scene.ask(scene.vip, 50)?;
+    let (success, text) = said(
+        &scene
+            .lab
+            .lb()
+            .command(binary())
+            .arg("check")
+            .arg(&config)
+            .output()?,
+    );
+    assert!(success && text.contains("valid"), "{text}");
+    Ok(())
+}
+
+fn programs(lab: &Lab) -> Result<usize> {
+    let output = lab.lb().command("ip").args(["-details", "link"]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .matches("prog/xdp")
+        .count())
+}
+
+#[test]
+fn signals_detach() -> Result<()> {
+    let Scene { mut agent, lab, .. } = scene()?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+        assert_eq!(programs(&lab)?, lab.lb_devices().len(), "{signal}");
+        let socket = agent.socket().to_owned();
+        agent.end(signal)?;
+        assert_eq!(programs(&lab)?, 0, "{signal}");
+        // What a killed agent leaves is no obstacle to the next.
+        assert_eq!(socket.exists(), signal == Signal::SIGKILL, "{signal}");
+        agent = Agent::start(&lab, &document(&lab))?;
+    }
+    Ok(())
+}
+
+/// What is not for a service is the kernel's: pings, connections to the balancer itself, and
+/// plain routing through it, with neighbours that must be found first.
+#[test]
+fn other_traffic_goes_on() -> Result<()> {
+    let scene = scene()?;
+    let lab = &scene.lab;
+    for namespace in [lab.client(), lab.lb()] {
+        namespace
+            .command("ip")
+            .args(["neigh", "flush", "all"])
+            .status()?;
+    }
+    for address in lab.lb_addresses().both() {
+        ping(lab.client(), address)?;
+    }
+    for address in lab.backends()[0].addresses.both() {
+        ping(lab.client(), address)?;
+    }
+    let here = SocketAddr::new(lab.lb_addresses().v4.into(), 22);
+    let listener = lab.lb().run(move || TcpListener::bind(here))??;
+    let server = std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.write_all(b"SSH-2.0-stand-in\r\n")?;
+        Ok(())
+    });
+    let greeting = lab.client().run(move || -> Result<String> {
+        let mut text = String::new();
+        TcpStream::connect_timeout(&here, Duration::from_secs(5))?.read_to_string(&mut text)?;
+        Ok(text)
+    })??;
+    assert_eq!(greeting, "SSH-2.0-stand-in\r\n");
+    server.join().expect("the server does not panic")?;
+    // A backend's own address, which no service has: routed by the kernel, answers included.
+    let third = scene.backend(2);
+    assert_eq!(scene.ask(third, 20)?.by_backend["be3"], 20);
+    Ok(())
+}
+
+/// A test that fails leaves nothing behind.
+#[test]
+fn a_failing_test_cleans_up() -> Result<()> {
+    let (send, receive) = std::sync::mpsc::channel();
+    let failed = std::thread::spawn(move || {
+        let mut scene = scene().expect("the scene");
+        let prefix = scene.lab.namespace_prefix();
+        let found = (prefix, scene.lab.directory(), scene.agent.process().id());
+        send.send(found).expect("somebody listens");
+        panic!("as a test does that fails");
+    });
+    assert!(failed.join().is_err());
+    let (prefix, directory, agent) = receive.recv()?;
+    let left: Vec<_> = std::fs::read_dir("/run/netns")?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!directory.exists());
+    assert!(!std::path::Path::new(&format!("/proc/{agent}")).exists());
+    Ok(())
+}
