@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Result;
 pub use tally::Results;
 use tally::Tally;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{Namespace, task::Task};
 
@@ -24,6 +24,8 @@ pub struct Work {
     pub clients: usize,
     /// After how many requests a client takes a new connection, for UDP a new source port.
     pub per_connection: u64,
+    /// How long a client rests between two connections.
+    pub rest: Duration,
     /// How long an answer, or a connection, may take.
     pub timeout: Duration,
 }
@@ -44,7 +46,16 @@ impl Work {
             requests: None,
             clients: 16,
             per_connection: 10,
+            rest: Duration::ZERO,
             timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Waits for as long as a client is to rest.
+    async fn rest(&self) {
+        // A sleep of no time may take a millisecond.
+        if !self.rest.is_zero() {
+            sleep(self.rest).await;
         }
     }
 }

@@ -47,6 +47,8 @@ impl Process {
     pub fn spawn_ended_by(end: Signal, mut command: Command) -> Result<Self> {
         let parent = Pid::from_raw(process::id() as i32);
         let what = command.get_program().to_owned();
+        // Ctrl-C is for this process, which ends its children when it has no more use for them.
+        command.process_group(0);
         // SAFETY: between fork and exec, the closure makes system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || {

@@ -1,6 +1,6 @@
 //! Load counts what it sees.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -61,6 +61,27 @@ fn endless_load_is_seen_and_stopped() -> Result<()> {
             .all(|reason| reason.contains("2001:db8:")),
         "{results:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn clients_rest_between_connections() -> Result<()> {
+    let lab = Lab::new(&Plan {
+        backends: 1,
+        ..Plan::default()
+    })?;
+    let _nginx = servers::nginx(&lab.backends()[0], 80)?;
+    let work = Work {
+        clients: 1,
+        per_connection: 2,
+        rest: Duration::from_millis(100),
+        ..Work::new((lab.backends()[0].addresses.v4, 80).into(), 6)
+    };
+    let start = Instant::now();
+    let results = Load::http(lab.client(), work)?.finish()?;
+    assert_eq!((results.requests, results.failed), (6, 0), "{results:?}");
+    // Three connections.
+    assert!(start.elapsed() >= Duration::from_millis(200));
     Ok(())
 }
 

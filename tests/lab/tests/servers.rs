@@ -79,8 +79,10 @@ fn nginx_stops_starts_and_pauses() -> Result<()> {
     let failed = || anyhow::Ok(Load::http(lab.client(), work.clone())?.finish()?.failed);
     assert_eq!(failed()?, 0);
     nginx.stop()?;
+    assert!(!nginx.is_running());
     assert_eq!(failed()?, 3);
     nginx.start()?;
+    assert!(nginx.is_running());
     assert_eq!(failed()?, 0);
     nginx.pause()?;
     assert_eq!(failed()?, 3);

@@ -28,6 +28,7 @@ pub(super) async fn client(work: Arc<Work>, tally: Arc<Tally>) {
             tally.failed(|| format!("{who}: {error:#}"));
             sleep(PAUSE).await;
         }
+        work.rest().await;
     }
 }
 

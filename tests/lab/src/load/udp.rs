@@ -17,6 +17,7 @@ pub(super) async fn client(work: Arc<Work>, tally: Arc<Tally>) {
         if let Err(error) = source(number, &work, &tally).await {
             tally.failed(|| format!("to {}: {error:#}", work.target));
         }
+        work.rest().await;
     }
 }
 

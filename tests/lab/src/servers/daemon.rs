@@ -51,7 +51,7 @@ impl Daemon {
     /// # Errors
     /// It cannot be started, or does not serve; with what it printed.
     pub fn start(&mut self) -> Result<()> {
-        if self.process.as_mut().is_some_and(Process::is_running) {
+        if self.is_running() {
             return Ok(());
         }
         let port = self.recipe.port;
@@ -105,6 +105,11 @@ impl Daemon {
     /// It is not running, or may not be signalled.
     pub fn resume(&mut self) -> Result<()> {
         self.running()?.resume()
+    }
+
+    /// Whether it runs; it may be paused.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
     }
 
     /// Its process id, if it was started and not stopped.
