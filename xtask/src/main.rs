@@ -4,6 +4,7 @@ mod build;
 mod command;
 mod lab;
 mod lint;
+mod run;
 mod setup;
 mod test;
 mod toolchain;
@@ -24,6 +25,9 @@ enum Verb {
     /// A lab to try things in by hand: a client, the balancer's place and backends. Needs root.
     #[command(subcommand)]
     Lab(lab::Verb),
+    /// Run Weir: a demo with a network, servers and load of its own, or on a NIC of this machine.
+    /// Needs root.
+    Run(run::Args),
     /// Run every test, or those whose name contains FILTER. Needs root.
     Test(test::Args),
 }
@@ -34,6 +38,7 @@ fn main() -> Result<()> {
         Verb::Build(args) => build::verb(&args),
         Verb::Lint => lint::verb(),
         Verb::Lab(verb) => lab::verb(&verb),
+        Verb::Run(args) => run::verb(&args),
         Verb::Test(args) => test::verb(&args),
     }
 }
