@@ -37,12 +37,12 @@ fn it_shows_traffic_on_all_backends_and_ends_by_itself() -> Result<()> {
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
         .collect();
-    let &[requests, failed, 1, be1, 2, be2, 3, be3] = &*numbers else {
+    let &[requests, failed, retried, 1, be1, 2, be2, 3, be3] = &*numbers else {
         panic!("{summary}");
     };
     // A tenth of what it makes here.
     assert!(requests > 900, "{summary}");
-    assert_eq!(failed, 0, "{summary}");
+    assert_eq!((failed, retried), (0, 0), "{summary}");
     for share in [be1, be2, be3] {
         assert!((15..=60).contains(&share), "{summary}");
     }
@@ -63,7 +63,8 @@ fn a_killed_server_leaves_and_comes_back() -> Result<()> {
     assert!(back.contains("; be1 "), "{back}");
 
     demo.process.signal(Signal::SIGINT)?;
-    demo.line_with("summary: ")?;
+    let summary = demo.line_with("summary: ")?;
+    assert!(summary.contains(" 0 failed"), "{summary}");
     demo.has_ended()
 }
 

@@ -24,6 +24,9 @@ pub struct Work {
     pub clients: usize,
     /// After how many requests a client takes a new connection, for UDP a new source port.
     pub per_connection: u64,
+    /// How often a request that failed is made again, over another connection, before it counts
+    /// as failed: what browsers and `curl --retry` do.
+    pub retries: u32,
     /// How long a client rests between two connections.
     pub rest: Duration,
     /// How long an answer, or a connection, may take.
@@ -46,6 +49,7 @@ impl Work {
             requests: None,
             clients: 16,
             per_connection: 10,
+            retries: 0,
             rest: Duration::ZERO,
             timeout: Duration::from_secs(5),
         }

@@ -59,6 +59,8 @@ impl Front {
             clients: 8,
             // Weir chooses a backend for a connection, not for a request.
             per_connection: 4,
+            // As browsers do: a server that is killed takes its connections with it.
+            retries: 100,
             rest: Duration::from_millis(50),
             ..Work::endless(self.target(lab))
         };

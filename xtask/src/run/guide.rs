@@ -48,12 +48,13 @@ Look at it:
         writeln!(
             out,
             "
-Give {backend} no new connections of nat-v4, and then its share again:
-  {agent} --admin {socket} backend weight nat-v4/{backend} 0
-  {agent} --admin {socket} backend weight nat-v4/{backend} 100
+Drain {backend} in nat-v4, so that it gets no new connections, and then let it back:
+  {agent} --admin {socket} backend drain nat-v4/{backend}
+  {agent} --admin {socket} backend undrain nat-v4/{backend}
 
-Kill the nginx on port {port} of {backend}; it is started again {away} s later. For about a second,
-until two health checks have failed, new connections to it are refused: failed requests.
+Kill the nginx on port {port} of {backend}, and watch it leave; it is started again {away} s later, and
+comes back. For about a second, until two health checks have failed, it refuses connections:
+the client makes those requests again, and none fails.
   kill {id}"
         )?;
     }

@@ -65,6 +65,7 @@ pub(super) fn total<'a>(results: impl IntoIterator<Item = &'a Results>) -> Resul
     for one in results {
         total.requests += one.requests;
         total.failed += one.failed;
+        total.retried += one.retried;
         total.failures.extend_from_slice(&one.failures);
         for (backend, answered) in &one.by_backend {
             *total.by_backend.entry(backend.clone()).or_default() += answered;
@@ -82,6 +83,7 @@ pub(super) fn since(before: &Results, now: &Results) -> Results {
     Results {
         requests: now.requests - before.requests,
         failed: now.failed - before.failed,
+        retried: now.retried - before.retried,
         failures: Vec::new(),
         by_backend: by_backend.collect(),
     }

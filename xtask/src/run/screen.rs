@@ -60,9 +60,12 @@ fn traffic(before: &Sample, now: &Sample) -> String {
     let elapsed = now.at.duration_since(before.at).as_secs_f64();
     let rate = (total.requests - then.requests) as f64 / elapsed;
     let Results {
-        requests, failed, ..
+        requests,
+        failed,
+        retried,
+        ..
     } = total;
-    format!("{rate:5.0} requests/s, {failed} failed of {requests} so far")
+    format!("{rate:5.0} requests/s, {failed} failed of {requests} so far, {retried} tried again")
 }
 
 /// One line: traffic, and of each backend its share, health and packets in all services.
@@ -157,8 +160,8 @@ fn drops(now: &Sample) -> String {
 /// The last line of a demo.
 pub(super) fn summary(total: &Results) -> String {
     let mut line = format!(
-        "summary: {} requests, {} failed",
-        total.requests, total.failed
+        "summary: {} requests, {} failed, {} tried again",
+        total.requests, total.failed, total.retried
     );
     for backend in total.by_backend.keys() {
         let _ = write!(line, "; {backend} {}", share(total, backend));

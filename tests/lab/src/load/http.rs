@@ -24,9 +24,15 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// One client, until there are no more requests to make.
 pub(super) async fn client(work: Arc<Work>, tally: Arc<Tally>) {
     while tally.begin().is_some() {
-        if let Err((error, who)) = connection(&work, &tally).await {
-            tally.failed(|| format!("{who}: {error:#}"));
+        let mut retries = work.retries;
+        while let Err((error, who)) = connection(&work, &tally).await {
             sleep(PAUSE).await;
+            if retries == 0 {
+                tally.failed(|| format!("{who}: {error:#}"));
+                break;
+            }
+            retries -= 1;
+            tally.retried();
         }
         work.rest().await;
     }

@@ -17,6 +17,8 @@ pub struct Results {
     pub requests: u64,
     /// Those that failed.
     pub failed: u64,
+    /// How often one was made again because it had failed.
+    pub retried: u64,
     /// Why, of the first ten.
     pub failures: Vec<String>,
     /// How many each backend answered, by its name.
@@ -62,6 +64,10 @@ impl Tally {
                 results.by_backend.insert(backend.to_owned(), 1);
             }
         }
+    }
+
+    pub(super) fn retried(&self) {
+        self.state().results.retried += 1;
     }
 
     pub(super) fn failed(&self, reason: impl FnOnce() -> String) {
