@@ -14,8 +14,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya_build::{Package, Toolchain, build_ebpf};
 
-/// The binaries of lb-ebpf that the agent embeds.
-const OBJECTS: [&str; 1] = ["weir-xdp"];
+/// The binaries of lb-ebpf that the library embeds. What the agent does not use, the linker
+/// leaves out of it.
+const OBJECTS: [&str; 2] = ["weir-xdp", "weir-bench"];
 
 /// Set to 1 or true, for editors and linters: the agent compiles, with empty objects.
 const SKIP: &str = "AYA_BUILD_SKIP";

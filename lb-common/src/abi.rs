@@ -417,3 +417,47 @@ pub mod program {
     /// The program `weir_answer`.
     pub const ANSWER: u32 = 2;
 }
+
+/// What the benchmarks' programs share with their driver.
+pub mod bench {
+    use super::Plain;
+
+    /// Bytes of a packet that are written anew: enough for Ethernet, IPv6 and TCP.
+    pub const TEMPLATE: usize = 80;
+
+    /// Which packets are fed to the program under test.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Feed {
+        /// The packet, but for the last four bytes of an address, and a port.
+        pub template: [u8; TEMPLATE],
+        /// Number of flows less one; that number is a power of two.
+        pub mask: u32,
+        /// The address's last four bytes in the first flow, host order.
+        pub address: u32,
+        /// Where they are in the packet; below 64.
+        pub address_at: u32,
+        /// Where the port is; below 64.
+        pub port_at: u32,
+        /// A flow's number is cut in two: its low bits and the others.
+        pub low_bits: u32,
+        /// Mask of the low bits.
+        pub low_mask: u32,
+        /// What the address grows by with the high part.
+        pub high_step: u32,
+        /// What the address grows by with the low part.
+        pub low_step: u32,
+        /// The first flow's port, host order; it grows with one of the parts.
+        pub port: u32,
+        /// 1: with the high part, 0: with the low part.
+        pub port_from_high: u32,
+        /// Index of the program under test.
+        pub target: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+
+    const _: () = assert!(size_of::<Feed>() == TEMPLATE + 48);
+    // SAFETY: the size asserted above is the sum of the fields' sizes, and they are integers.
+    unsafe impl Plain for Feed {}
+}

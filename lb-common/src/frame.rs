@@ -113,6 +113,24 @@ impl<const N: usize> WindowMut<'_, N> {
     }
 }
 
+impl<const N: usize> WindowMut<'_, N> {
+    /// Writes all its bytes; there are whole words of 64 bits.
+    #[inline(always)]
+    pub fn copy_from(&mut self, bytes: &[u8; N]) {
+        const { assert!(N.is_multiple_of(8), "whole words") };
+        let mut offset = 0;
+        while offset < N {
+            // SAFETY: in bounds by the loop's condition; readable by the reference, writable by
+            // the constructor's promise.
+            unsafe {
+                let word = load(bytes.as_ptr().add(offset).cast::<u64>());
+                store(self.start.add(offset).cast(), word);
+            }
+            offset += 8;
+        }
+    }
+}
+
 /// # Safety
 ///
 /// `pointer` is valid for a read of `T`, at any alignment.

@@ -1,5 +1,6 @@
 //! The developers' verbs: `cargo xtask setup`, `build`, `test` and so on, one file a verb.
 
+mod bench;
 mod build;
 mod command;
 mod lab;
@@ -18,6 +19,8 @@ use clap::Parser;
 enum Verb {
     /// Find or install what building and running Weir needs; the other verbs do this too.
     Setup,
+    /// Measure what a packet costs.
+    Bench(bench::Args),
     /// Build everything.
     Build(build::Args),
     /// Check the formatting and run clippy over everything.
@@ -35,6 +38,7 @@ enum Verb {
 fn main() -> Result<()> {
     match Verb::parse() {
         Verb::Setup => setup::verb(),
+        Verb::Bench(args) => bench::verb(&args),
         Verb::Build(args) => build::verb(&args),
         Verb::Lint => lint::verb(),
         Verb::Lab(verb) => lab::verb(&verb),

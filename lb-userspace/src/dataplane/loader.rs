@@ -25,6 +25,10 @@ use super::{
 /// The object that the build script made; empty where it was told to skip that.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-xdp"));
 
+/// Programs that feed packets to the data path, and floors to compare it with.
+pub static BENCH_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-bench"));
+
 /// Name of the program for interfaces; it hands packets on to the others.
 pub(crate) const PROGRAM: &str = "weir";
 

@@ -30,7 +30,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use aya::Ebpf;
+use anyhow::Context as _;
+use aya::{Ebpf, programs::Xdp};
 use lb_common::maglev::digest;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -48,6 +49,7 @@ pub use self::{
     counters::{BackendCounters, Counters, Drops, ServiceCounters, TrafficCounters},
     explain::{Explanation, Question},
     flows::FlowCounters,
+    loader::BENCH_OBJECT,
     options::{Attach, Interface, Limits, Options},
 };
 use crate::desired::Desired;
@@ -192,6 +194,17 @@ impl DataPlane {
     pub fn explain(&self, question: &Question) -> anyhow::Result<Explanation> {
         let state = lock(&self.state);
         explain::explain(&state.applied, &state.maps, &self.janitor, question)
+    }
+
+    /// Gives the loaded program for BPF_PROG_TEST_RUN, or for handing packets on to it.
+    ///
+    /// # Errors
+    ///
+    /// It is detached.
+    pub fn with_program<R>(&self, look: impl FnOnce(&Xdp) -> R) -> anyhow::Result<R> {
+        let mut state = lock(&self.state);
+        let ebpf = state.ebpf.as_mut().context("the program is detached")?;
+        Ok(look(loader::xdp(ebpf, loader::PROGRAM)?))
     }
 
     /// Where the program runs.

@@ -1,0 +1,147 @@
+//! The figures, as a table and as a document.
+
+use std::{fmt::Write as _, fs, process::Command};
+
+use anyhow::Result;
+
+use crate::cases::{Case, FLOWS};
+
+/// What was measured, case by case in their order.
+#[derive(Default)]
+pub(crate) struct Report {
+    cases: Vec<(String, u32, Vec<f64>)>,
+    tables: Vec<(u32, Vec<f64>)>,
+}
+
+const FEEDING: &str = "feeding alone";
+const FLOOR: &str = "floor: parse to the ports";
+
+impl Report {
+    /// A round of a case.
+    pub(crate) fn add(&mut self, case: &Case, nanoseconds: f64) {
+        let found = self.cases.iter_mut();
+        let mut found = found.filter(|(name, flows, _)| *name == case.name && *flows == case.flows);
+        match found.next() {
+            Some((.., times)) => times.push(nanoseconds),
+            None => {
+                let first = vec![nanoseconds];
+                self.cases.push((case.name.clone(), case.flows, first));
+            }
+        }
+    }
+
+    /// Times of building a table for so many backends.
+    pub(crate) fn add_table(&mut self, backends: u32, nanoseconds: Vec<f64>) {
+        self.tables.push((backends, nanoseconds));
+    }
+
+    /// Nanoseconds above feeding: the part of the rounds below it is `part`.
+    fn cost(&self, name: &str, flows: u32, part: f64) -> f64 {
+        let of = |name: &str| {
+            let mut cases = self.cases.iter();
+            let found = cases.find(|(its, number, _)| its == name && *number == flows);
+            found.map_or(f64::NAN, |(.., times)| quantile(times, part))
+        };
+        of(name) - of(FEEDING)
+    }
+
+    /// The table.
+    pub(crate) fn table(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for (name, ..) in &self.cases {
+            if name != FEEDING && !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        let mut text = String::from(
+            "| packet | 1 flow | 16,384 flows | 1,048,576 flows | above the parsing floor |\n\
+             |---|---|---|---|---|\n",
+        );
+        for name in names {
+            let _ = write!(text, "| {name} |");
+            for flows in FLOWS {
+                let (median, low) = (self.cost(name, flows, 0.5), self.cost(name, flows, 0.05));
+                let _ = write!(text, " {median:.0} ({low:.0}) |");
+            }
+            let above: Vec<_> = FLOWS
+                .iter()
+                .map(|&flows| self.cost(name, flows, 0.5) - self.cost(FLOOR, flows, 0.5))
+                .map(|above| format!("{above:.0}"))
+                .collect();
+            let _ = writeln!(text, " {} |", above.join(", "));
+        }
+        for (backends, times) in &self.tables {
+            let milliseconds = quantile(times, 0.5) / 1e6;
+            let _ = writeln!(
+                text,
+                "\nA table of 65,536 slots for {backends} backends is built in {milliseconds:.2} ms."
+            );
+        }
+        text
+    }
+
+    /// The whole page.
+    pub(crate) fn document(&self, rounds: usize, packets: u32) -> Result<String> {
+        let said = |program: &str, arguments: &[&str]| -> Result<String> {
+            let output = Command::new(program).args(arguments).output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let cpu = fs::read_to_string("/proc/cpuinfo")?;
+        let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = model
+            .unwrap_or("unknown")
+            .trim_start_matches(['\t', ':', ' ']);
+        let cpus = cpu
+            .lines()
+            .filter(|line| line.starts_with("processor"))
+            .count();
+        let kernel = said("uname", &["-r"])?;
+        let kernel = kernel.split('-').next().unwrap_or_default();
+        let commit = said("git", &["rev-parse", "--short", "HEAD"])?;
+        let date = said("date", &["-I"])?;
+        let median = |name: &str, flows| self.cost(name, flows, 0.5) - self.cost(FLOOR, flows, 0.5);
+        let aim = |name: &str, flows, limit: f64| {
+            let above = median(name, flows);
+            let verdict = if above <= limit { "met" } else { "missed" };
+            format!("| {name}, {flows} flows | {limit:.0} ns | {above:.0} ns | {verdict} |\n")
+        };
+        let aims = [
+            aim("dsr: stable slot, IPv4", FLOWS[0], 35.0),
+            aim("dsr: stable slot, IPv4", FLOWS[1], 50.0),
+            aim("dsr: stable slot, IPv4", FLOWS[2], 50.0),
+            aim("dsr: stable slot, IPv6", FLOWS[0], 50.0),
+            aim("nat: stable slot, IPv4", FLOWS[0], 70.0),
+            aim("nat: stable slot, IPv6", FLOWS[0], 70.0),
+        ]
+        .concat();
+        Ok(format!(
+            "# What a packet costs\n\n\
+             Written by `cargo xtask bench` on {date}, at commit {commit}: {model}, {cpus} CPUs, \
+             Linux {kernel}.\n\n\
+             Nanoseconds a packet by BPF_PROG_TEST_RUN, TCP, 32 bytes of payload, counters on: \
+             medians, and 5th percentiles in parentheses, of {rounds} rounds of {packets} packets, \
+             all cases by turns in one run on one CPU. A program in front writes every packet anew, \
+             gives it the next flow's address and port (16 flows a client) in an order that no cache \
+             can guess, and hands it on by a tail call; what that costs alone is subtracted. The \
+             floors are handed packets in the same way. The flows of `full-nat` and of \
+             least-connections were opened before. `nat: answer` finds the way to its client in \
+             the kernel's routes, cached for a second in 4,096 entries a CPU: with more clients than \
+             that it is looked up again.\n\n\
+             {}\n\
+             ## Aims\n\n\
+             | packet | aim, above the parsing floor | measured | |\n|---|---|---|---|\n{aims}",
+            self.table()
+        ))
+    }
+}
+
+/// The value that `part` of the values are below.
+fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let index = (values.len() as f64 * part) as usize;
+    values
+        .get(index.min(values.len() - 1))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
