@@ -57,7 +57,7 @@ fn pin() -> Result<()> {
         nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map(|set| {
             let all = 0..nix::sched::CpuSet::count();
             all.filter(|&cpu| set.is_set(cpu).unwrap_or(false))
-                .last()
+                .next_back()
                 .unwrap_or(0)
         })?,
     )?;
