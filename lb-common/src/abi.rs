@@ -26,6 +26,7 @@ plain!(
     u64: 8,
     Address: 16,
     ServiceKey: 24,
+    Front: 32,
     Service: 64,
     Backend: 64,
     FlowKey: 40,
@@ -68,6 +69,20 @@ pub struct ServiceKey {
     pub family: u8,
     /// Zero.
     pub reserved: u32,
+}
+
+/// What stands in an array in front of `SERVICES_BY_KEY` or `RETURNS`: see [`crate::front`].
+/// The agent writes the address while the word does not name it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Front {
+    /// The key's address.
+    pub address: Address,
+    /// The rest of the key in the lower half, the map's value in the upper; or
+    /// [`crate::front::ABSENT`] or [`crate::front::SHARED`].
+    pub word: u64,
+    /// Zero.
+    pub reserved: u64,
 }
 
 /// How a service's packets are forwarded: the values of [`Service::mode`].

@@ -9,6 +9,7 @@ pub mod abi;
 pub mod answer;
 pub mod checksum;
 pub mod frame;
+pub mod front;
 pub mod full_nat;
 pub mod hash;
 #[cfg(feature = "alloc")]

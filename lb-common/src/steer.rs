@@ -50,9 +50,9 @@ pub enum Stop {
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let sent = match parse(frame) {
         Parsed::Packet(packet) => steer_packet(frame, tables, &packet),
-        Parsed::Odd(destination, reason) => match tables.service_index(&destination) {
-            Some(_) => Err(Stop::Drop(0, reason)),
-            None => Err(Stop::Pass),
+        Parsed::Odd(destination, reason) => match tables.is_vip(&destination) {
+            true => Err(Stop::Drop(0, reason)),
+            false => Err(Stop::Pass),
         },
         Parsed::Other => Err(Stop::Pass),
     };

@@ -23,6 +23,8 @@ pub trait Tables {
 
     /// Index of the service with this VIP.
     fn service_index(&self, key: &ServiceKey) -> Option<u32>;
+    /// Whether some service has this address, from [`ServiceKey::any_port`].
+    fn is_vip(&self, key: &ServiceKey) -> bool;
     /// The service at an index.
     fn service(&self, index: u32) -> Option<&Service>;
     /// A slot of a ring.

@@ -9,8 +9,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::abi::{
-    Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, Flow, FlowKey, NatForward,
-    NatReturn, NeighbourRequest, Service, ServiceKey, Settings,
+    Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, Flow, FlowKey, Front,
+    NatForward, NatReturn, NeighbourRequest, Service, ServiceKey, Settings,
 };
 
 /// The agent writes it in place.
@@ -28,6 +28,10 @@ pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static SERVICES_BY_KEY: HashMap<ServiceKey, u32, 8192> = HashMap::new();
 
+/// In front of [`SERVICES_BY_KEY`].
+#[btf_map]
+pub(crate) static SERVICES_FRONT: Array<Front, 16_384, MMAPABLE> = Array::new();
+
 /// Services by index.
 #[btf_map]
 pub(crate) static SERVICES: Array<Service, 4097, MMAPABLE> = Array::new();
@@ -44,6 +48,10 @@ pub(crate) static BACKENDS: Array<Backend, 131_072, MMAPABLE> = Array::new();
 /// A `nat` backend's address and port to its service's index.
 #[btf_map]
 pub(crate) static RETURNS: HashMap<ServiceKey, u32, 131_072, GROWING> = HashMap::new();
+
+/// In front of [`RETURNS`].
+#[btf_map]
+pub(crate) static RETURNS_FRONT: Array<Front, 262_144, MMAPABLE> = Array::new();
 
 /// Source addresses of `full-nat`, by source index.
 #[btf_map]

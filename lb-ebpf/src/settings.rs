@@ -11,6 +11,14 @@ pub(crate) static HASH_KEY_LOW: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HASH_KEY_HIGH: Global<u64> = Global::new(0);
 
+/// Entries of `SERVICES_FRONT` less one, a power of two.
+#[unsafe(no_mangle)]
+pub(crate) static SERVICES_MASK: Global<u32> = Global::new(0);
+
+/// Entries of `RETURNS_FRONT` less one, a power of two.
+#[unsafe(no_mangle)]
+pub(crate) static RETURNS_MASK: Global<u32> = Global::new(0);
+
 /// Number of possible CPUs, at least 1.
 #[unsafe(no_mangle)]
 pub(crate) static CPUS: Global<u32> = Global::new(1);

@@ -12,6 +12,7 @@ use lb_common::{
         Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, NatForward, NatReturn,
         Service, ServiceKey, TICK_NS,
     },
+    front::{self, Found},
     hash::HashKey,
     reason::{Reason, drop_index},
     slot::Slot,
@@ -93,8 +94,19 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn service_index(&self, key: &ServiceKey) -> Option<u32> {
-        // SAFETY: one aligned word, copied at once.
-        unsafe { maps::SERVICES_BY_KEY.get(key) }.copied()
+        let place = front::place(key, settings::SERVICES_MASK.load());
+        match front::look(maps::SERVICES_FRONT.get(place)?, key) {
+            Found::Value(index) => Some(index),
+            Found::Absent => None,
+            // SAFETY: one aligned word, copied at once.
+            Found::AskMap => unsafe { maps::SERVICES_BY_KEY.get(key) }.copied(),
+        }
+    }
+
+    #[inline(always)]
+    fn is_vip(&self, key: &ServiceKey) -> bool {
+        // SAFETY: nothing of it is read.
+        unsafe { maps::SERVICES_BY_KEY.get(key) }.is_some()
     }
 
     #[inline(always)]
@@ -114,8 +126,13 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn return_service(&self, key: &ServiceKey) -> Option<u32> {
-        // SAFETY: one aligned word, copied at once.
-        unsafe { maps::RETURNS.get(key) }.copied()
+        let place = front::place(key, settings::RETURNS_MASK.load());
+        match front::look(maps::RETURNS_FRONT.get(place)?, key) {
+            Found::Value(index) => Some(index),
+            Found::Absent => None,
+            // SAFETY: one aligned word, copied at once.
+            Found::AskMap => unsafe { maps::RETURNS.get(key) }.copied(),
+        }
     }
 
     #[inline(always)]

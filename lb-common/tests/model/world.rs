@@ -503,6 +503,10 @@ impl Tables for Memory {
         (key.port == self.service.port).then_some(INDEX)
     }
 
+    fn is_vip(&self, _: &ServiceKey) -> bool {
+        true
+    }
+
     fn service(&self, _: u32) -> Option<&Service> {
         Some(&self.service)
     }

@@ -10,13 +10,14 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    abi::{Address, Backend, Counters, Plain, Service, ServiceKey, Settings, program},
+    abi::{Address, Backend, Counters, Plain, Service, Settings, program},
     hash::HashKey,
     reason::REASON_SLOTS,
 };
 
 use super::{
     janitor::Janitor,
+    keys::Keys,
     mapped::MappedArray,
     options::{Limits, Options},
     raw::Raw,
@@ -37,8 +38,8 @@ pub(crate) struct Maps {
     pub(crate) settings: MappedArray<Settings>,
     pub(crate) services: Arc<MappedArray<Service>>,
     pub(crate) backends: MappedArray<Backend>,
-    pub(crate) services_by_key: HashMap<MapData, Raw<ServiceKey>, u32>,
-    pub(crate) returns: HashMap<MapData, Raw<ServiceKey>, u32>,
+    pub(crate) services_by_key: Keys,
+    pub(crate) returns: Keys,
     pub(crate) sources: Array<MapData, Raw<Address>>,
     pub(crate) egress: HashMap<MapData, u32, u64>,
     pub(crate) devices: DevMapHash<MapData>,
@@ -64,6 +65,13 @@ pub(crate) fn rings(limits: Limits) -> u32 {
     2 * limits.services + 2
 }
 
+/// Entries of the arrays in front of the services' keys and of their backends': powers of two.
+/// The first is four times as long as the limit, so that few keys share a place.
+fn fronts(limits: Limits) -> (u32, u32) {
+    let services = (4 * limits.services).next_power_of_two();
+    (services, (2 * limits.backends).next_power_of_two())
+}
+
 /// Loads the programs and their maps; nothing is attached yet.
 ///
 /// # Errors
@@ -79,13 +87,18 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
         backends,
         flows,
     } = options.limits;
+    let (services_front, returns_front) = fronts(options.limits);
     let mut ebpf = EbpfLoader::new()
         .override_global("HASH_KEY_LOW", &options.hash_key[0], true)
         .override_global("HASH_KEY_HIGH", &options.hash_key[1], true)
+        .override_global("SERVICES_MASK", &(services_front - 1), true)
+        .override_global("RETURNS_MASK", &(returns_front - 1), true)
         .override_global("CPUS", &(cpus as u32), true)
         .map_max_entries("SERVICES", services + 1)
         // Beside each VIP with its port, the VIP's address alone.
         .map_max_entries("SERVICES_BY_KEY", 2 * services)
+        .map_max_entries("SERVICES_FRONT", services_front)
+        .map_max_entries("RETURNS_FRONT", returns_front)
         .map_max_entries("RINGS", rings(options.limits))
         .map_max_entries("BACKENDS", backends + 1)
         .map_max_entries("RETURNS", backends)
@@ -133,12 +146,19 @@ fn open_maps(ebpf: &mut Ebpf, limits: Limits) -> anyhow::Result<Maps> {
             .with_context(|| format!("the kernel refused the XDP program `{name}`"))?;
         programs.set(index, program.fd()?, 0)?;
     }
+    let (services_front, returns_front) = fronts(limits);
     Ok(Maps {
         settings: mapped(ebpf, "SETTINGS", 1)?,
         services: Arc::new(mapped(ebpf, "SERVICES", limits.services + 1)?),
         backends: mapped(ebpf, "BACKENDS", limits.backends + 1)?,
-        services_by_key: take(ebpf, "SERVICES_BY_KEY")?.try_into()?,
-        returns: take(ebpf, "RETURNS")?.try_into()?,
+        services_by_key: Keys::new(
+            take(ebpf, "SERVICES_BY_KEY")?.try_into()?,
+            mapped(ebpf, "SERVICES_FRONT", services_front)?,
+        ),
+        returns: Keys::new(
+            take(ebpf, "RETURNS")?.try_into()?,
+            mapped(ebpf, "RETURNS_FRONT", returns_front)?,
+        ),
         sources: take(ebpf, "SOURCES")?.try_into()?,
         egress: take(ebpf, "EGRESS")?.try_into()?,
         devices: take(ebpf, "DEVICES")?.try_into()?,

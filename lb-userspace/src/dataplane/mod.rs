@@ -14,6 +14,7 @@ mod explain;
 mod flows;
 mod ids;
 mod janitor;
+mod keys;
 mod loader;
 mod mapped;
 mod next_hops;

@@ -7,13 +7,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{HashMap, MapData};
 use lb_common::{
     abi::{Service, ServiceKey, TICK_NS, algorithm, features, mode, service_flags},
     ring::Remember,
 };
 
-use super::{address::service_key, backends::Backends, ids::Ids, loader::Maps, raw::Raw};
+use super::{address::service_key, backends::Backends, ids::Ids, loader::Maps};
 use crate::desired::{
     Algorithm, Desired, DesiredService, Mode, OnDeath, OnEmpty, Protocol, Tracking,
 };
@@ -30,8 +29,6 @@ pub(crate) struct Applied {
 pub(crate) struct Services {
     ids: Ids,
     by_name: BTreeMap<String, Applied>,
-    keys: BTreeMap<ServiceKey, u32>,
-    returns: BTreeMap<ServiceKey, u32>,
 }
 
 impl Services {
@@ -40,8 +37,6 @@ impl Services {
         Self {
             ids: Ids::new(limit),
             by_name: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            returns: BTreeMap::new(),
         }
     }
 
@@ -125,7 +120,7 @@ impl Services {
     ///
     /// The kernel's.
     pub(crate) fn write_keys(
-        &mut self,
+        &self,
         maps: &mut Maps,
         desired: &Desired,
         backends: &Backends,
@@ -149,13 +144,13 @@ impl Services {
                 returns.insert(service_key(address, port, service.protocol), applied.index);
             }
         }
-        sync(&mut maps.returns, &mut self.returns, returns).context("return keys")?;
+        maps.returns.hold(returns).context("return keys")?;
         let mut keys = BTreeMap::new();
         for Applied { key, index, .. } in self.by_name.values() {
             keys.insert(*key, *index);
             keys.insert(ServiceKey::any_port(key.family, key.address), 0);
         }
-        sync(&mut maps.services_by_key, &mut self.keys, keys).context("service keys")
+        maps.services_by_key.hold(keys).context("service keys")
     }
 }
 
@@ -248,28 +243,4 @@ fn entry(
 
 fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_nanos().div_ceil(u128::from(TICK_NS))).unwrap_or(u32::MAX)
-}
-
-/// Makes a hash map hold `new`, where it holds `old` now.
-fn sync(
-    map: &mut HashMap<MapData, Raw<ServiceKey>, u32>,
-    old: &mut BTreeMap<ServiceKey, u32>,
-    new: BTreeMap<ServiceKey, u32>,
-) -> anyhow::Result<()> {
-    for (key, index) in &new {
-        if old.get(key) != Some(index) {
-            map.insert(Raw(*key), index, 0)?;
-            old.insert(*key, *index);
-        }
-    }
-    let gone: Vec<ServiceKey> = old
-        .keys()
-        .filter(|key| !new.contains_key(key))
-        .copied()
-        .collect();
-    for key in gone {
-        map.remove(&Raw(key))?;
-        old.remove(&key);
-    }
-    Ok(())
 }

@@ -55,9 +55,8 @@ fn pin() -> Result<()> {
     let mut cpus = nix::sched::CpuSet::new();
     cpus.set(
         nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map(|set| {
-            let all = 0..nix::sched::CpuSet::count();
-            all.filter(|&cpu| set.is_set(cpu).unwrap_or(false))
-                .next_back()
+            let mut all = 0..nix::sched::CpuSet::count();
+            all.rfind(|&cpu| set.is_set(cpu).unwrap_or(false))
                 .unwrap_or(0)
         })?,
     )?;
