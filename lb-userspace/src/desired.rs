@@ -35,6 +35,8 @@ pub enum Mode {
     FullNat,
     /// Destination MAC rewritten; backends hold the VIP and answer directly.
     Dsr,
+    /// Left to the kernel: this host's own HTTP proxy listens on the VIP.
+    Local,
 }
 
 /// How a new flow's backend is chosen.
@@ -141,6 +143,17 @@ pub struct DesiredService {
     pub on_empty: OnEmpty,
 }
 
+/// A service that the HTTP proxy of this host serves; packets to it are the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredLocal {
+    /// The VIP.
+    pub address: IpAddr,
+    /// The VIP's TCP port.
+    pub port: u16,
+    /// Name of a pool in [`Desired::pools`].
+    pub pool: String,
+}
+
 /// A backend of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredBackend {
@@ -172,11 +185,13 @@ impl DesiredBackend {
     }
 }
 
-/// Everything that the data path should be doing.
+/// Everything that the data path and the proxy should be doing.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Desired {
-    /// Services by name.
+    /// Services of the packet path, by name; none is [`Mode::Local`].
     pub services: BTreeMap<String, DesiredService>,
+    /// Services of the HTTP proxy, by name.
+    pub local: BTreeMap<String, DesiredLocal>,
     /// Pools by name; each, its backends by name.
     pub pools: BTreeMap<String, BTreeMap<String, DesiredBackend>>,
     /// `full-nat`: addresses of this host that backends see as the source.

@@ -114,7 +114,8 @@ impl Services {
     }
 
     /// Writes the VIPs, each VIP's address alone for what has no port, and the way back of
-    /// `nat`: a backend's address and port to its service.
+    /// `nat`: a backend's address and port to its service. What has no port is the kernel's
+    /// where the proxy listens on the address too.
     ///
     /// # Errors
     ///
@@ -150,6 +151,10 @@ impl Services {
             keys.insert(*key, *index);
             keys.insert(ServiceKey::any_port(key.family, key.address), 0);
         }
+        for local in desired.local.values() {
+            let key = service_key(local.address, local.port, Protocol::Tcp);
+            keys.remove(&ServiceKey::any_port(key.family, key.address));
+        }
         maps.services_by_key.hold(keys).context("service keys")
     }
 }
@@ -172,7 +177,7 @@ pub(crate) fn needed_features(desired: &Desired) -> u32 {
     let of = |service: &DesiredService| match service.mode {
         Mode::Nat => features::NAT,
         Mode::FullNat => features::FULL_NAT,
-        Mode::Dsr => 0,
+        Mode::Dsr | Mode::Local => 0,
     };
     desired
         .services
@@ -217,7 +222,8 @@ fn entry(
         mode: match service.mode {
             Mode::Nat => mode::NAT,
             Mode::FullNat => mode::FULL_NAT,
-            Mode::Dsr => mode::DSR,
+            // `Local` is never here: see `Desired::services`.
+            Mode::Dsr | Mode::Local => mode::DSR,
         },
         algorithm: match service.algorithm {
             Algorithm::Maglev | Algorithm::SourceHash => algorithm::HASH,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::{conditions::Conditions, ramps::Ramps};
 use crate::{
     config::{CheckKind, Config, HealthCheck},
-    desired::{Condition, Desired, DesiredBackend, DesiredService},
+    desired::{Condition, Desired, DesiredBackend, DesiredLocal, DesiredService, Mode},
     health::{Check, Kind, Target},
 };
 
@@ -16,11 +16,22 @@ pub(super) fn desired(
     ramps: &Ramps,
 ) -> Desired {
     let is_down = |pool: &str| conditions.get(pool).is_some_and(|pool| pool.down);
-    let services = config.services.iter().map(|(name, service)| {
+    let mut services = BTreeMap::new();
+    let mut local = BTreeMap::new();
+    for (name, service) in &config.services {
         let fallback = service.fallback_pool.as_ref();
         let pool = fallback
             .filter(|_| is_down(&service.pool))
             .unwrap_or(&service.pool);
+        if service.mode == Mode::Local {
+            let desired = DesiredLocal {
+                address: service.address,
+                port: service.port,
+                pool: pool.clone(),
+            };
+            local.insert(name.clone(), desired);
+            continue;
+        }
         let others = service.pools().filter(|other| *other != pool);
         let desired = DesiredService {
             address: service.address,
@@ -36,8 +47,8 @@ pub(super) fn desired(
             on_death: service.on_backend_death,
             on_empty: service.on_no_backend,
         };
-        (name.clone(), desired)
-    });
+        services.insert(name.clone(), desired);
+    }
     let pools = config.pools.iter().map(|(name, pool)| {
         let conditions = conditions.get(name);
         let backends = pool.backends.iter().map(|(backend, config)| {
@@ -54,7 +65,8 @@ pub(super) fn desired(
         (name.clone(), backends.collect::<BTreeMap<_, _>>())
     });
     Desired {
-        services: services.collect(),
+        services,
+        local,
         pools: pools.collect(),
         source_addresses: config.agent.full_nat.addresses.clone(),
         source_ports: config.agent.full_nat.ports,

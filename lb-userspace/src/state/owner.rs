@@ -291,12 +291,11 @@ impl Owner {
     fn view(&self) -> anyhow::Result<View> {
         let mut counters = self.dataplane.counters()?;
         let services = self.config.services.iter().map(|(name, service)| {
-            let desired = self.desired.services.get(name);
+            let packets = self.desired.services.get(name).map(|service| &service.pool);
+            let local = self.desired.local.get(name).map(|service| &service.pool);
             let view = ServiceView {
                 config: service.clone(),
-                served_by: desired
-                    .map_or(&service.pool, |desired| &desired.pool)
-                    .clone(),
+                served_by: packets.or(local).unwrap_or(&service.pool).clone(),
                 counters: counters.services.remove(name).unwrap_or_default(),
             };
             (name.clone(), view)

@@ -1,12 +1,14 @@
 //! Rules of one service and its pool.
 
+use humantime_serde::re::humantime::format_duration;
+
 use super::{Config, Problems, family};
 use crate::{
     config::{
         Pool, Service,
         problem::{did_you_mean, join, listed},
     },
-    desired::{Mode, Protocol, Tracking},
+    desired::{Algorithm, Mode, Protocol, Tracking},
 };
 
 pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, service: &Service) {
@@ -27,6 +29,9 @@ pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, servic
             "it only with protocol udp: connections of tcp are always kept",
         );
     }
+    if service.mode == Mode::Local {
+        local(problems, &path, service);
+    }
     check_pool(
         problems,
         config,
@@ -40,6 +45,25 @@ pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, servic
             problems.add(&field, fallback, "another pool than `pool`");
         }
         check_pool(problems, config, &field, service, fallback);
+    }
+}
+
+/// What the HTTP proxy serves, and fields that it has no use for.
+fn local(problems: &mut Problems, path: &str, service: &Service) {
+    if service.protocol != Protocol::Tcp {
+        problems.add(join(path, "protocol"), "udp", "tcp, as mode local is HTTP");
+    }
+    let none = "no such field with mode local, which serves requests and not packets";
+    if let Some(timeout) = service.idle_timeout {
+        let value = format_duration(timeout);
+        problems.add(join(path, "idle_timeout"), value, none);
+    }
+    if let Some(timeout) = service.affinity {
+        let value = format_duration(timeout);
+        problems.add(join(path, "affinity"), value, none);
+    }
+    if service.algorithm != Algorithm::default() {
+        problems.add(join(path, "algorithm"), service.algorithm, none);
     }
 }
 
@@ -62,6 +86,10 @@ fn check_pool(
 
 /// A pool's backends, as a service needs them.
 fn fits(problems: &mut Problems, field: &str, service: &Service, name: &str, pool: &Pool) {
+    if service.mode == Mode::Local {
+        // Its connections to backends are its own: any family and port.
+        return;
+    }
     let ours = family(service.address);
     let foreign: Vec<&String> = (pool.backends.iter())
         .filter(|(_, backend)| family(backend.address.ip()) != ours)

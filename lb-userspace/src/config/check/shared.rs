@@ -41,13 +41,14 @@ fn vips(problems: &mut Problems, config: &Config) {
 
 /// A `nat` service's backend answers to its clients, and the way back is found by the backend's
 /// address, protocol and port alone: no other service may rewrite for the same backend. `dsr`
-/// backends answer from the VIP, and so do not count.
+/// backends answer from the VIP, and so do not count; nor do `local` services, which the
+/// backends answer to this host.
 fn nat_backends(problems: &mut Problems, config: &Config) {
     let mut users: BTreeMap<_, (&str, Mode)> = BTreeMap::new();
     // By the pair of services, so that a shared pool is one problem and not one a backend.
     let mut shared: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for (name, service) in &config.services {
-        if service.mode == Mode::Dsr {
+        if matches!(service.mode, Mode::Dsr | Mode::Local) {
             continue;
         }
         let pools = service
