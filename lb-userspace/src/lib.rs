@@ -9,4 +9,5 @@ pub mod dataplane;
 pub mod desired;
 pub mod health;
 pub mod next_hop;
+pub mod proxy;
 pub mod state;

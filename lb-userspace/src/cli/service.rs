@@ -10,7 +10,7 @@ use super::{
     table::table,
 };
 use crate::{
-    config::Service,
+    config::{Service, http::Http},
     dataplane::Drops,
     desired::{Algorithm, Mode, OnDeath, OnEmpty, Protocol, Tracking},
     state::ServiceView,
@@ -97,6 +97,9 @@ pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Resu
                 on_backend_death: put.on_backend_death,
                 on_no_backend: put.on_no_backend,
                 fallback_pool: put.fallback_pool,
+                // Too much for flags: they are written to the file or the API.
+                http: Http::default(),
+                tls: None,
             };
             client.put(&path(&put.name), &service).await
         }

@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use http::{Http, PoolHttp};
+
 use crate::desired::{Algorithm, Mode, OnDeath, OnEmpty, Protocol, Tracking};
 
 mod agent;
@@ -16,18 +18,25 @@ mod bounds;
 mod check;
 mod hash_key;
 mod health;
+pub mod http;
 mod interface;
 mod load;
+mod network;
 mod problem;
+mod size;
 mod syntax;
+mod tls;
 mod unique;
 
 pub use agent::{Admin, Agent, FullNat, Limits};
 pub use health::{CheckKind, HealthCheck, StatusRange};
 pub use interface::{Interface, XdpMode};
+pub use network::Network;
 pub(crate) use problem::join;
 pub use problem::{ConfigError, Position, Problem, Problems};
+pub use size::Size;
 pub use syntax::{from_json, from_toml};
+pub use tls::{Alpn, Certificate, ClientAuth, ClientHeaders, Tls, TlsVersion, UnknownNames};
 
 /// The whole document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +66,9 @@ pub struct Pool {
     /// 1 h.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Duration>,
+    /// What matters to services of mode `local`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub http: PoolHttp,
     /// Backends by name.
     #[serde(deserialize_with = "unique::map")]
     pub backends: BTreeMap<String, Backend>,
@@ -68,6 +80,7 @@ impl Default for Pool {
             health_check: None,
             health_floor_percent: 50,
             slow_start: None,
+            http: PoolHttp::default(),
             backends: BTreeMap::new(),
         }
     }
@@ -132,6 +145,12 @@ pub struct Service {
     /// Name of a pool that serves it while every backend of `pool` fails its checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback_pool: Option<String>,
+    /// `local`: what is done with HTTP.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub http: Http,
+    /// `local`: TLS with clients; plain text if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -139,9 +158,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Service {
-    /// Names of the pools that may serve it.
+    /// Names of the pools that may serve it; a name may come twice.
     pub fn pools(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.pool.as_str()).chain(self.fallback_pool.as_deref())
+        let passthrough = self.tls.iter().flat_map(|tls| tls.passthrough.values());
+        std::iter::once(self.pool.as_str())
+            .chain(self.fallback_pool.as_deref())
+            .chain(self.http.pools())
+            .chain(passthrough.map(String::as_str))
     }
 
     /// Idle time after which a flow may be forgotten: if not set, 15 minutes for TCP and 30

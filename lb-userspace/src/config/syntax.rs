@@ -151,6 +151,8 @@ fn fault(document: &Value, at: &str, path: &Path, message: &str) -> Problem {
 fn plain(key: &str, expected: &str) -> String {
     match expected {
         "u16" | "u32" => bounds::say_number(key),
+        "i32" => "a whole number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
         "a duration" => bounds::say_duration(key),
         "a string" | "path string" => "text in quotes".to_owned(),
         // What the formats say where a name such as "nat" belongs.

@@ -154,12 +154,16 @@ fn toml_and_json_are_equal() {
 
 #[test]
 fn the_documentation_is_a_configuration() {
-    let page = include_str!("../../../docs/configuration.md");
-    let (_, rest) = page.split_once("```toml\n").expect("an example");
-    let (example, _) = rest.split_once("```").unwrap();
-    let config = parse(example);
-    assert_eq!(config.check(), Ok(()));
-    assert!(config.services.len() >= 2);
+    for page in [
+        include_str!("../../../docs/configuration.md"),
+        include_str!("../../../docs/http.md"),
+    ] {
+        let (_, rest) = page.split_once("```toml\n").expect("an example");
+        let (example, _) = rest.split_once("```").unwrap();
+        let config = parse(example);
+        assert_eq!(config.check(), Ok(()));
+        assert!(config.services.len() >= 2);
+    }
 }
 
 #[test]

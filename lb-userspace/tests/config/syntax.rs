@@ -41,7 +41,7 @@ fn wrong_fields_are_named_in_json() {
         let text = good.replace(from, to);
         from_json::<Service>(text.as_bytes(), "services.web").unwrap_err()
     };
-    const FIELDS: &str = "one of the fields address, port, protocol, mode, pool, idle_timeout, algorithm, affinity, tracking, on_backend_death, on_no_backend, fallback_pool";
+    const FIELDS: &str = "one of the fields address, port, protocol, mode, pool, idle_timeout, algorithm, affinity, tracking, on_backend_death, on_no_backend, fallback_pool, http, tls";
     let problem = json("\"pool\"", "\"pol\"");
     is(
         &problem,
@@ -107,7 +107,7 @@ fn wrong_fields_are_named_in_json() {
         &problem,
         "services.web.mode",
         "tunnel",
-        "one of nat, full-nat, dsr",
+        "one of nat, full-nat, dsr, local",
     );
     let problem = json("\"nat\"", "5");
     is(&problem, "services.web.mode", "5", "text in quotes");
@@ -132,7 +132,7 @@ fn wrong_types_are_named_in_toml() {
         13,
         "services.web.moed",
         "moed",
-        "one of the fields address, port, protocol, mode, pool, idle_timeout, algorithm, affinity, tracking, on_backend_death, on_no_backend, fallback_pool (did you mean \"mode\"?)",
+        "one of the fields address, port, protocol, mode, pool, idle_timeout, algorithm, affinity, tracking, on_backend_death, on_no_backend, fallback_pool, http, tls (did you mean \"mode\"?)",
     );
     let text = small("address = \"10.0.0.11:80\"", "address = \"10.0.0.11\"");
     malformed(
@@ -166,7 +166,8 @@ fn wrong_types_are_named_in_toml() {
     let text = small("mode = \"nat\"", "mode = 5");
     malformed(&text, 13, "services.web.mode", "5", "text in quotes");
     let text = small("[pools.db]", "[pools.\"a.b\"]\nx = 1");
-    const POOL: &str = "one of the fields health_check, health_floor_percent, slow_start, backends";
+    const POOL: &str =
+        "one of the fields health_check, health_floor_percent, slow_start, http, backends";
     malformed(&text, 9, "pools.\"a.b\".x", "x", POOL);
     malformed(
         &with("[service.x]"),

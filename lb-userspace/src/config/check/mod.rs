@@ -4,13 +4,15 @@ use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use humantime_serde::re::humantime::format_duration;
 
-use super::{Config, Problems, bounds, problem::join};
+use super::{Config, Problems, Size, bounds, problem::join};
 
 mod agent;
 mod health;
+mod http;
 mod pool;
 mod service;
 mod shared;
+mod tls;
 
 impl Config {
     /// Checks every rule that types cannot hold.
@@ -51,6 +53,13 @@ impl Problems {
                 format_duration(value),
                 bounds::say_duration(key),
             );
+        }
+    }
+
+    /// A size within its field's bounds.
+    fn check_size(&mut self, path: &str, key: &str, value: Size) {
+        if !bounds::size(key).contains(&value) {
+            self.add(join(path, key), value, bounds::say_size(key));
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Config, Problems, health};
+use super::{Config, Problems, health, http};
 use crate::config::{Pool, problem::join};
 
 pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, pool: &Pool) {
@@ -19,6 +19,7 @@ pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, pool: 
     if let Some(slow_start) = pool.slow_start {
         problems.check_duration(&path, "slow_start", slow_start);
     }
+    http::pool(problems, &join(&path, "http"), &pool.http);
     let vips: BTreeMap<IpAddr, &str> = (config.services.iter())
         .filter(|(_, service)| service.pools().any(|pool| pool == name))
         .map(|(name, service)| (service.address, name.as_str()))

@@ -2,13 +2,14 @@
 
 use humantime_serde::re::humantime::format_duration;
 
-use super::{Config, Problems, family};
+use super::{Config, Problems, family, http, tls};
 use crate::{
     config::{
         Pool, Service,
+        http::Http,
         problem::{did_you_mean, join, listed},
     },
-    desired::{Algorithm, Mode, Protocol, Tracking},
+    desired::{Algorithm, Mode, OnDeath, OnEmpty, Protocol, Tracking},
 };
 
 pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, service: &Service) {
@@ -29,8 +30,9 @@ pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, servic
             "it only with protocol udp: connections of tcp are always kept",
         );
     }
-    if service.mode == Mode::Local {
-        local(problems, &path, service);
+    match service.mode {
+        Mode::Local => local(problems, config, &path, service),
+        Mode::Nat | Mode::FullNat | Mode::Dsr => only_local(problems, &path, service),
     }
     check_pool(
         problems,
@@ -49,7 +51,11 @@ pub(super) fn check(problems: &mut Problems, config: &Config, name: &str, servic
 }
 
 /// What the HTTP proxy serves, and fields that it has no use for.
-fn local(problems: &mut Problems, path: &str, service: &Service) {
+fn local(problems: &mut Problems, config: &Config, path: &str, service: &Service) {
+    http::check(problems, config, &join(path, "http"), service);
+    if let Some(tls) = &service.tls {
+        tls::check(problems, config, &join(path, "tls"), service, tls);
+    }
     if service.protocol != Protocol::Tcp {
         problems.add(join(path, "protocol"), "udp", "tcp, as mode local is HTTP");
     }
@@ -65,9 +71,29 @@ fn local(problems: &mut Problems, path: &str, service: &Service) {
     if service.algorithm != Algorithm::default() {
         problems.add(join(path, "algorithm"), service.algorithm, none);
     }
+    if service.on_backend_death != OnDeath::default() {
+        problems.add(join(path, "on_backend_death"), "silent", none);
+    }
+    if service.on_no_backend != OnEmpty::default() {
+        let expected = "no such field with mode local: http.unavailable is its answer";
+        problems.add(join(path, "on_no_backend"), "drop", expected);
+    }
 }
 
-fn check_pool(
+/// Fields that only the HTTP proxy has a use for.
+fn only_local(problems: &mut Problems, path: &str, service: &Service) {
+    for (key, given) in [
+        ("http", service.http != Http::default()),
+        ("tls", service.tls.is_some()),
+    ] {
+        if given {
+            let expected = format!("no such field with mode {}, but with local", service.mode);
+            problems.add(join(path, key), "a table", expected);
+        }
+    }
+}
+
+pub(super) fn check_pool(
     problems: &mut Problems,
     config: &Config,
     field: &str,
