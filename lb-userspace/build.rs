@@ -16,7 +16,7 @@ use aya_build::{Package, Toolchain, build_ebpf};
 
 /// The binaries of lb-ebpf that the library embeds. What the agent does not use, the linker
 /// leaves out of it.
-const OBJECTS: [&str; 2] = ["weir-xdp", "weir-bench"];
+const OBJECTS: [&str; 3] = ["weir-xdp", "weir-bench", "weir-frames"];
 
 /// Set to 1 or true, for editors and linters: the agent compiles, with empty objects.
 const SKIP: &str = "AYA_BUILD_SKIP";
@@ -67,7 +67,12 @@ fn share_build_directory(out_dir: &Path) -> Result<()> {
     let profile = out_dir.ancestors().nth(3).context("OUT_DIR is too short")?;
     let shared = profile.join("aya-build");
     fs::create_dir_all(&shared).with_context(|| format!("cannot make {}", shared.display()))?;
-    match symlink(&shared, out_dir.join("aya-build")) {
+    let link = out_dir.join("aya-build");
+    // One to elsewhere came with a copy of another workspace's target directory.
+    if fs::read_link(&link).is_ok_and(|found| found != shared) {
+        fs::remove_file(&link).with_context(|| format!("cannot remove {}", link.display()))?;
+    }
+    match symlink(&shared, link) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("cannot link to {}", shared.display()))
         }
