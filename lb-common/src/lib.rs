@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod frame;
 pub mod front;
 pub mod full_nat;
+pub mod generate;
 pub mod hash;
 #[cfg(feature = "alloc")]
 pub mod maglev;

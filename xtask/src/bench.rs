@@ -10,24 +10,43 @@ use crate::{
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    benchmark: Option<Benchmark>,
     /// Few and short rounds, and nothing is written: whether it works, not what it costs.
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
 }
 
-/// What a packet costs, printed and written to docs/benchmarks.md.
+/// What is measured; `packets` if nothing is said.
+#[derive(Clone, Copy, clap::Subcommand)]
+enum Benchmark {
+    /// What a packet costs in the program. Writes docs/benchmarks.md.
+    Packets,
+}
+
+impl Benchmark {
+    /// Its name in `weir-bench`, and what it writes.
+    fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Packets => ("packets", "docs/benchmarks.md"),
+        }
+    }
+}
+
+/// Figures, printed and written to a page of docs/.
 pub(crate) fn verb(args: &Args) -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
-        "the benchmark loads BPF programs and makes network namespaces, which needs root: \
+        "the benchmarks load BPF programs and make network namespaces, which needs root: \
          `sudo -E env \"PATH=$PATH\" cargo xtask bench`"
     );
     setup::for_lab()?;
     setup::for_building()?;
+    let (name, page) = args.benchmark.unwrap_or(Benchmark::Packets).parts();
     let mut bench = cargo();
-    bench.args(["run", "--release", "--package", "weir-bench", "--"]);
+    bench.args(["run", "--release", "--package", "weir-bench", "--", name]);
     run(match args.quick {
         true => bench.arg("--quick"),
-        false => bench.args(["--output", "docs/benchmarks.md"]),
+        false => bench.args(["--output", page]),
     })
 }

@@ -19,7 +19,7 @@ use clap::Parser;
 enum Verb {
     /// Find or install what building and running Weir needs; the other verbs do this too.
     Setup,
-    /// Measure what a packet costs.
+    /// Measure what Weir costs. Needs root.
     Bench(bench::Args),
     /// Build everything.
     Build(build::Args),

@@ -30,6 +30,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 pub static BENCH_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-bench"));
 
+/// Programs that make frames, let them through and swallow them.
+pub static FRAMES_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-frames"));
+
 /// Name of the program for interfaces; it hands packets on to the others.
 pub(crate) const PROGRAM: &str = "weir";
 

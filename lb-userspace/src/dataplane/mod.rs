@@ -50,7 +50,7 @@ pub use self::{
     counters::{BackendCounters, Counters, Drops, ServiceCounters, TrafficCounters},
     explain::{Explanation, Question},
     flows::FlowCounters,
-    loader::BENCH_OBJECT,
+    loader::{BENCH_OBJECT, FRAMES_OBJECT},
     options::{Attach, Interface, Limits, Options},
 };
 use crate::desired::Desired;

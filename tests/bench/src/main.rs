@@ -1,107 +1,20 @@
-//! What a packet costs, by BPF_PROG_TEST_RUN. `cargo xtask bench` runs it.
+//! Weir's benchmarks. `cargo xtask bench` runs them.
 
-mod cases;
-mod feeder;
-mod report;
-mod scene;
-
-use std::{path::PathBuf, time::Instant};
+mod cpu;
+mod packets;
 
 use anyhow::Result;
 use clap::Parser;
-use lb_common::maglev::{self, Member};
 
-use self::{cases::cases, feeder::Feeder, report::Report, scene::Scene};
-
-/// Weir's packet benchmark.
+/// Weir's benchmarks.
 #[derive(Parser)]
-struct Arguments {
-    /// Few and short rounds: whether it works, not what it costs.
-    #[arg(long)]
-    quick: bool,
-    /// Where to write the report, in Markdown.
-    #[arg(long)]
-    output: Option<PathBuf>,
+enum Benchmark {
+    /// What a packet costs in the program.
+    Packets(packets::Arguments),
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    pin()?;
-    let lab = scene::lab()?;
-    let (rounds, packets) = if arguments.quick {
-        (3, 2_000)
-    } else {
-        (41, 100_000)
-    };
-    let report = lab.lb().run(|| -> Result<Report> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
-        let _inside = runtime.enter();
-        let scene = Scene::new(&lab)?;
-        let mut feeder = scene.feeder()?;
-        measure(&mut feeder, &cases(&scene), rounds, packets)
-    })??;
-    print!("{}", report.table());
-    if let Some(output) = &arguments.output {
-        std::fs::write(output, report.document(rounds, packets)?)?;
+    match Benchmark::parse() {
+        Benchmark::Packets(arguments) => packets::run(&arguments),
     }
-    Ok(())
-}
-
-/// One CPU for everything that is measured.
-fn pin() -> Result<()> {
-    let mut cpus = nix::sched::CpuSet::new();
-    cpus.set(
-        nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map(|set| {
-            let mut all = 0..nix::sched::CpuSet::count();
-            all.rfind(|&cpu| set.is_set(cpu).unwrap_or(false))
-                .unwrap_or(0)
-        })?,
-    )?;
-    Ok(nix::sched::sched_setaffinity(
-        nix::unistd::Pid::from_raw(0),
-        &cpus,
-    )?)
-}
-
-/// Rounds over all cases, one after the other, so that what disturbs one disturbs all.
-fn measure(
-    feeder: &mut Feeder,
-    cases: &[cases::Case],
-    rounds: usize,
-    packets: u32,
-) -> Result<Report> {
-    let mut report = Report::default();
-    for case in cases {
-        feeder.check(case)?;
-    }
-    for _ in 0..rounds {
-        for case in cases {
-            let nanoseconds = feeder.run(case, packets)?;
-            report.add(case, nanoseconds);
-        }
-    }
-    for backends in [100, 1000] {
-        report.add_table(backends, build_times(backends, rounds));
-    }
-    Ok(report)
-}
-
-/// Building a table of 65,536 slots, in nanoseconds.
-fn build_times(backends: u32, rounds: usize) -> Vec<f64> {
-    let members: Vec<Member> = (1..=backends)
-        .map(|id| Member {
-            key: u64::from(id) << 20,
-            id,
-            weight: 100,
-        })
-        .collect();
-    let once = |_| {
-        let start = Instant::now();
-        std::hint::black_box(maglev::build(std::hint::black_box(&members), 16));
-        start.elapsed().as_nanos() as f64
-    };
-    (0..rounds).map(once).collect()
 }

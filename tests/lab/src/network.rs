@@ -1,6 +1,6 @@
 //! A lab as its users see it.
 
-use std::{fs, os::fd::OwnedFd, path::PathBuf};
+use std::{fs, os::fd::BorrowedFd, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -8,14 +8,15 @@ use crate::{
     Namespace, Pair, Plan,
     address::{CLIENT_SUBNET, LB},
     name::{Name, remove_leftovers},
+    pass::Attached,
     plan::Wiring,
     wiring,
 };
 
 /// A network of namespaces. All of it is removed when this is dropped.
 pub struct Lab {
-    // Closing these detaches the programs.
-    _passing: Vec<OwnedFd>,
+    // Dropping these detaches the programs.
+    passing: Vec<(String, Attached)>,
     client: Namespace,
     lb: Namespace,
     lb_devices: Vec<String>,
@@ -95,7 +96,7 @@ impl Lab {
             })
             .collect::<Result<Vec<_>>>()?;
         let mut lab = Self {
-            _passing: Vec::new(),
+            passing: Vec::new(),
             client: create("client")?,
             lb: create("lb")?,
             lb_devices: Vec::new(),
@@ -109,7 +110,7 @@ impl Lab {
                 wiring::segment(&lab, &Namespace::create(&lab.name.namespace("lan"))?)?
             }
         };
-        (lab.lb_devices, lab._passing) = (wired.lb_devices, wired.passing);
+        (lab.lb_devices, lab.passing) = (wired.lb_devices, wired.passing);
         Ok(lab)
     }
 
@@ -146,6 +147,19 @@ impl Lab {
     /// The VIPs.
     pub fn vips(&self) -> &[Pair] {
         &self.vips
+    }
+
+    /// Has a native XDP program on the NIC of the client or of a backend, in the place of the
+    /// one that only passes: veth delivers what XDP sends only to a device that has one. `host`
+    /// is theirs, or on a segment, the namespace of the bridge.
+    ///
+    /// # Errors
+    /// There is no such NIC, or the program is not for it.
+    pub fn replace_program(&self, host: &Namespace, program: BorrowedFd<'_>) -> Result<()> {
+        let mut passing = self.passing.iter();
+        let found = passing.find(|(name, _)| name == host.name());
+        let (_, attached) = found.with_context(|| format!("no program in {}", host.name()))?;
+        attached.replace(program)
     }
 
     /// A directory for the user's own files, removed with the lab.

@@ -1,10 +1,15 @@
 //! Links, addresses and routes.
 
-use std::{fmt::Write as _, os::fd::OwnedFd};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use crate::{Backend, Lab, Namespace, Pair, address::CLIENT_SUBNET, namespace::run, pass::Pass};
+use crate::{
+    Backend, Lab, Namespace, Pair,
+    address::CLIENT_SUBNET,
+    namespace::run,
+    pass::{Attached, Pass},
+};
 
 /// The NIC of the client and of every backend.
 const NIC: &str = "eth0";
@@ -16,8 +21,8 @@ const FROM_VIP: &str = "100";
 /// What wiring a lab yields.
 pub(crate) struct Wired {
     pub(crate) lb_devices: Vec<String>,
-    /// The links of the passing programs.
-    pub(crate) passing: Vec<OwnedFd>,
+    /// The passing programs, by their namespace's name.
+    pub(crate) passing: Vec<(String, Attached)>,
 }
 
 /// Everyone at a NIC of the balancer.
@@ -40,7 +45,8 @@ pub(crate) fn routed(lab: &Lab) -> Result<Wired> {
         veth(lab.lb(), device, host, NIC)?;
         lab.lb().ip(&up(device, &[gateway]))?;
         join(host, addresses, gateway)?;
-        wired.passing.push(pass.attach(host, NIC)?);
+        let attached = pass.attach(host, NIC)?;
+        wired.passing.push((host.name().to_owned(), attached));
         wired.lb_devices.push(device.to_owned());
     }
     hold_vips(lab)?;
@@ -73,7 +79,7 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace) -> Result<Wired> {
     }
     Ok(Wired {
         lb_devices: vec![LAN.to_owned()],
-        passing: vec![Pass::load()?.attach(lan, "lb")?],
+        passing: vec![(lan.name().to_owned(), Pass::load()?.attach(lan, "lb")?)],
     })
 }
 

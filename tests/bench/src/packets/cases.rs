@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use etherparse::PacketBuilder;
 use lb_common::abi::bench::{Feed, TEMPLATE};
 
-use crate::{
+use super::{
     feeder::Target,
     scene::{BACKEND_PORT, FIRST_PORT, SOURCES, Scene, VIP_PORT},
 };

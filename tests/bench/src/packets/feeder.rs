@@ -11,7 +11,7 @@ use aya::{
 use lb_common::abi::bench::Feed;
 use lb_userspace::dataplane::BENCH_OBJECT;
 
-use crate::{cases::Case, scene::Scene};
+use super::{cases::Case, scene::Scene};
 
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, process::Command};
 
 use anyhow::Result;
 
-use crate::cases::{Case, FLOWS};
+use super::cases::{Case, FLOWS};
 
 /// What was measured, case by case in their order.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use lb_userspace::{
     },
 };
 
-use crate::feeder::Feeder;
+use super::feeder::Feeder;
 
 /// The VIPs' port.
 pub(crate) const VIP_PORT: u16 = 80;
