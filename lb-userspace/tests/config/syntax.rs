@@ -112,7 +112,7 @@ fn wrong_fields_are_named_in_json() {
     let problem = json("\"nat\"", "5");
     is(&problem, "services.web.mode", "5", "text in quotes");
     let problem = json("\"nat\"", "\"fullnat\"");
-    let expected = "one of nat, full-nat, dsr (did you mean \"full-nat\"?)";
+    let expected = "one of nat, full-nat, dsr, local (did you mean \"full-nat\"?)";
     is(&problem, "services.web.mode", "fullnat", expected);
     let problem = json(good, "[]");
     is(&problem, "services.web", "[]", "a table");
