@@ -52,6 +52,7 @@ pub use self::{
     flows::FlowCounters,
     loader::{BENCH_OBJECT, FRAMES_OBJECT},
     options::{Attach, Interface, Limits, Options},
+    raw::Raw,
 };
 use crate::desired::Desired;
 

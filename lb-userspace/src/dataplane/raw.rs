@@ -5,7 +5,7 @@ use lb_common::abi::Plain;
 /// A shared layout, as aya wants it.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Raw<T>(pub(crate) T);
+pub struct Raw<T>(pub T);
 
 // SAFETY: `Plain` types have no padding and are valid for any bits.
 unsafe impl<T: Plain> aya::Pod for Raw<T> {}

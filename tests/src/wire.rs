@@ -1,0 +1,20 @@
+//! Packets in and out of the loaded program, by BPF_PROG_TEST_RUN.
+
+mod case;
+mod hosts;
+mod maps;
+mod packet;
+mod program;
+mod setting;
+mod world;
+
+pub use case::{Case, Side, Verdict, check_sums, counts, difference, same, went_out};
+pub use hosts::{
+    CLIENT, CLIENT_MAC, FAMILIES, Host, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, OUTSIDE, ROUTED, SOURCE,
+    VIP, backend, client, source, vip,
+};
+pub use maps::Map;
+pub use packet::{Packet, Transport, tcp, udp};
+pub use program::{Input, Ran, run};
+pub use setting::{HASH_KEY, backends, lab, load, member, pin, resolved, service};
+pub use world::World;
