@@ -2,4 +2,5 @@
 
 pub mod agent;
 pub mod conversations;
+pub mod cpu;
 pub mod wire;

@@ -1,10 +1,10 @@
 //! Weir's benchmarks. `cargo xtask bench` runs them.
 
-mod cpu;
 mod packets;
 
 use anyhow::Result;
 use clap::Parser;
+use weir_tests::cpu;
 
 /// Weir's benchmarks.
 #[derive(Parser)]

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, EbpfLoader,
     maps::{Array, MapData, ProgramArray},
-    programs::{TestRun, TestRunOptions, Xdp},
+    programs::Xdp,
 };
 use lb_common::abi::bench::Feed;
-use lb_userspace::dataplane::BENCH_OBJECT;
+use lb_userspace::dataplane::{BENCH_OBJECT, Raw};
+use weir_tests::wire::{Input, run};
 
 use super::{cases::Case, scene::Scene};
 
@@ -29,17 +30,10 @@ pub(crate) enum Target {
     Weir = 3,
 }
 
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct RawFeed(Feed);
-
-// SAFETY: integers and arrays of them, without padding.
-unsafe impl Pod for RawFeed {}
-
 /// The loaded feeding program.
 pub(crate) struct Feeder {
     ebpf: Ebpf,
-    feed: Array<MapData, RawFeed>,
+    feed: Array<MapData, Raw<Feed>>,
     _targets: ProgramArray<MapData>,
 }
 
@@ -98,7 +92,7 @@ impl Feeder {
 
     fn feed(&mut self, mut feed: Feed, target: Target) -> Result<()> {
         feed.target = target as u32;
-        Ok(self.feed.set(0, RawFeed(feed), 0)?)
+        Ok(self.feed.set(0, Raw(feed), 0)?)
     }
 
     /// The last packet's verdict, and the time that each took on average.
@@ -108,17 +102,15 @@ impl Feeder {
             .program("feed")
             .context("no program feed")?
             .try_into()?;
-        let packet = vec![0; case.length];
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress.
-        let context = [0, case.length as u32, 0, case.ingress, 0, 0].map(u32::to_ne_bytes);
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(&packet),
-            ctx_in: Some(context.as_flattened()),
+        let input = Input {
+            data: &vec![0; case.length],
+            metadata: 0,
+            ingress: case.ingress,
             repeat,
-            ..TestRunOptions::default()
-        })?;
+        };
         // The kernel's own measure: a call's other costs are those of thousands of packets.
-        Ok((result.return_value, result.duration))
+        let ran = run(program, input)?;
+        Ok((ran.action, ran.each))
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     crate::cpu::pin(crate::cpu::last()?)?;
-    let lab = scene::lab()?;
+    let lab = weir_tests::wire::lab()?;
     let (rounds, packets) = if arguments.quick {
         (3, 2_000)
     } else {
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .enable_all()
             .build()?;
         let _inside = runtime.enter();
-        let scene = Scene::new(&lab)?;
+        let scene = Scene::new()?;
         let mut feeder = scene.feeder()?;
         measure(&mut feeder, &cases(&scene), rounds, packets)
     })??;

@@ -7,7 +7,11 @@ use nix::{
 };
 
 /// The last CPU that this process may run on.
-pub(crate) fn last() -> Result<usize> {
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn last() -> Result<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let mut all = 0..CpuSet::count();
     all.rfind(|&cpu| allowed.is_set(cpu).unwrap_or(false))
@@ -15,7 +19,11 @@ pub(crate) fn last() -> Result<usize> {
 }
 
 /// Has the calling thread, and those that it will start, run on this CPU alone.
-pub(crate) fn pin(cpu: usize) -> Result<()> {
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn pin(cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
