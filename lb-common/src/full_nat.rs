@@ -12,7 +12,9 @@
 //! connection in TIME_WAIT for a minute and would refuse a new one under the same numbers.
 
 use crate::{
-    abi::{Backend, FlowKey, NatForward, NatReturn, Service, TICK_NS, algorithm, nat_state},
+    abi::{
+        Address, Backend, FlowKey, NatForward, NatReturn, Service, TICK_NS, algorithm, nat_state,
+    },
     packet::{Packet, TCP, tcp_flags},
     reason::Reason,
     rewrite::Endpoint,
@@ -48,7 +50,7 @@ pub(crate) fn known<T: Tables>(
             false => Stop::Open,
         });
     };
-    // A SYN to the dead has been told apart: it opens another flow.
+    // A SYN or a datagram to the dead has been told apart: it opens another flow.
     if tables.backend(flow.backend).is_some_and(Backend::dead) {
         return Err(stop(service, index, Reason::BackendDead));
     }
@@ -91,6 +93,10 @@ fn remembered<T: Tables>(tables: &T, packet: &Packet) -> Option<NatForward> {
         flow.last_seen = now;
         (*flow, marked)
     })?;
+    // No reset would tell its client, who would keep the flow alive by going on.
+    if packet.protocol != TCP && tables.backend(flow.backend).is_some_and(Backend::dead) {
+        return None;
+    }
     let ends = packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) != 0;
     if marked && !ends && !packet.opens() {
         return Some(flow);
@@ -118,15 +124,7 @@ fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, now: u32) -> 
     let Some(source) = tables.source(flow.source_index) else {
         return false;
     };
-    let key = FlowKey {
-        source: backend.address,
-        destination: source,
-        source_port: backend.port,
-        destination_port: flow.source_port,
-        protocol: packet.protocol,
-        family: packet.family,
-        reserved: 0,
-    };
+    let key = return_key(packet, flow, backend, source);
     if packet.opens() && !backend.alive() {
         tables.remove_nat_return(&key);
         return false;
@@ -143,6 +141,37 @@ fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, now: u32) -> 
         tables.count_connection(id, false);
     }
     ended.is_some()
+}
+
+/// The key of the flow's other entry; `source` is its source address.
+#[inline(always)]
+fn return_key(packet: &Packet, flow: &NatForward, backend: &Backend, source: Address) -> FlowKey {
+    FlowKey {
+        source: backend.address,
+        destination: source,
+        source_port: backend.port,
+        destination_port: flow.source_port,
+        protocol: packet.protocol,
+        family: packet.family,
+        reserved: 0,
+    }
+}
+
+/// Ends the flow that a packet is of, if its backend has died.
+#[inline(always)]
+fn forget_dead<T: Tables>(tables: &T, packet: &Packet) {
+    let key = packet.flow_key();
+    let Some(flow) = tables.with_nat_forward(&key, |flow| *flow) else {
+        return;
+    };
+    if let Some(backend) = tables.backend(flow.backend)
+        && backend.dead()
+    {
+        if let Some(source) = tables.source(flow.source_index) {
+            tables.remove_nat_return(&return_key(packet, &flow, backend, source));
+        }
+        tables.remove_nat_forward(&key);
+    }
 }
 
 /// Takes a source endpoint for a new flow and remembers it.
@@ -190,7 +219,12 @@ pub(crate) fn open<T: Tables>(
         source_port: key.destination_port,
         reserved: 0,
     };
-    match tables.claim_nat_forward(&packet.flow_key(), &flow) {
+    let mut claim = tables.claim_nat_forward(&packet.flow_key(), &flow);
+    if claim == Claim::Taken {
+        forget_dead(tables, packet);
+        claim = tables.claim_nat_forward(&packet.flow_key(), &flow);
+    }
+    match claim {
         Claim::Won => {
             if counted {
                 tables.count_connection(id, true);

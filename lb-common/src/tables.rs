@@ -124,7 +124,8 @@ pub enum Route {
         /// Whether the destination itself is the next hop, with no gateway between.
         on_link: bool,
     },
-    /// The address is this host's, or not one that is forwarded to (multicast).
+    /// The address is this host's, or not one that is forwarded to: multicast, or one that no
+    /// route leads to.
     Local,
     /// There is none to be had.
     None(Reason),

@@ -10,8 +10,8 @@ mod world;
 
 pub use case::{Case, Side, Verdict, check_sums, counts, difference, same, went_out};
 pub use hosts::{
-    CLIENT, CLIENT_MAC, FAMILIES, Host, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, OUTSIDE, ROUTED, SOURCE,
-    VIP, backend, client, source, vip,
+    CLIENT, CLIENT_MAC, FAMILIES, Host, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, NOWHERE, OUTSIDE,
+    ROUTED, SOURCE, UNREACHABLE, VIP, backend, client, source, vip,
 };
 pub use maps::Map;
 pub use packet::{Packet, Transport, tcp, udp};

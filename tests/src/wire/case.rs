@@ -139,7 +139,12 @@ pub fn went_out(action: u32) -> bool {
 ///
 /// They are not: both, in hexadecimal.
 pub fn same(is: &[u8], should: &[u8]) -> Result<()> {
-    let shown = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let shown = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
     ensure!(
         is == should,
         "bytes differ\n     is {}\n should {}",
@@ -177,7 +182,10 @@ pub fn check_sums(frame: &[u8]) -> Result<()> {
             TransportHeader::Udp(udp) => (udp.checksum, udp.calc_checksum_ipv6(&ip, payload)?),
             TransportHeader::Icmpv6(icmp) => {
                 let sum = icmp.icmp_type;
-                (icmp.checksum, sum.calc_checksum(ip.source, ip.destination, payload)?)
+                (
+                    icmp.checksum,
+                    sum.calc_checksum(ip.source, ip.destination, payload)?,
+                )
             }
             other => anyhow::bail!("{other:?} is not expected"),
         },
@@ -202,7 +210,10 @@ pub fn counts(counters: &Counters) -> Counts {
     for backend in counters.backends.values().flat_map(BTreeMap::values) {
         add("backends packets".to_owned(), backend.traffic.packets);
         add("backends bytes".to_owned(), backend.traffic.bytes);
-        add("backends connections".to_owned(), backend.traffic.connections);
+        add(
+            "backends connections".to_owned(),
+            backend.traffic.connections,
+        );
     }
     for (reason, &count) in &counters.unmatched_drops {
         add(format!(" dropped: {reason}"), count);

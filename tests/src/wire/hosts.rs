@@ -57,6 +57,11 @@ pub const ROUTED: Host = Host::new([172, 17, 0, 1], 0xe, 1);
 /// A backend at a NIC that Weir is not given.
 pub const OUTSIDE: Host = Host::new([172, 18, 0, 1], 0xf, 1);
 
+/// An address that the balancer's kernel says is unreachable.
+pub const UNREACHABLE: Host = Host::new([100, 64, 0, 1], 0x99, 1);
+/// An address that the balancer has no route to.
+pub const NOWHERE: Host = Host::new([100, 65, 0, 1], 0x98, 1);
+
 /// A client.
 pub const fn client(number: u8) -> Host {
     Host::new([10, 0, 0, number], 0xc, number as u16)

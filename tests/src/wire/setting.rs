@@ -22,7 +22,10 @@ use nix::{
 };
 
 use super::{
-    hosts::{CLIENT_MAC, FAMILIES, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, OUTSIDE, ROUTED, backend},
+    hosts::{
+        CLIENT_MAC, FAMILIES, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, OUTSIDE, ROUTED, UNREACHABLE,
+        backend,
+    },
     maps::Map,
 };
 
@@ -54,7 +57,11 @@ pub fn lab() -> Result<Lab> {
         "route add 172.18.0.0/16 dev be2".to_owned(),
         "route add 2001:db8:f::/48 dev be2".to_owned(),
     ];
-    lines.extend(router.both().map(|address| neighbour(address, CLIENT_MAC, "client")));
+    lines.extend(
+        router
+            .both()
+            .map(|address| neighbour(address, CLIENT_MAC, "client")),
+    );
     for family in FAMILIES {
         for number in 1..=4 {
             let host = backend(number);
@@ -62,6 +69,8 @@ pub fn lab() -> Result<Lab> {
         }
         let (behind, gateway) = (ROUTED.address(family), backend(1).address(family));
         lines.push(format!("route add {behind} via {gateway}"));
+        let nobody = UNREACHABLE.address(family);
+        lines.push(format!("route add unreachable {nobody}"));
         lines.push(neighbour(OUTSIDE.address(family), OUTSIDE.mac(), "be2"));
     }
     for line in lines {
@@ -117,11 +126,16 @@ pub fn resolved(dataplane: &DataPlane, backends: usize) -> Result<()> {
     loop {
         let entries = map.values::<Backend>()?;
         let there = entries.iter().filter(|entry| entry.family != 0);
-        let found = there.filter(|entry| entry.next_hop.destination != 0).count();
+        let found = there
+            .filter(|entry| entry.next_hop.destination != 0)
+            .count();
         if found >= backends {
             return Ok(());
         }
-        ensure!(Instant::now() < limit, "{found} of {backends} have a next hop");
+        ensure!(
+            Instant::now() < limit,
+            "{found} of {backends} have a next hop"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,6 +1,8 @@
 //! Packets into the loaded program and out of it, by BPF_PROG_TEST_RUN: exact bytes, verdicts
 //! and counters.
 
+mod drops;
 mod modes;
+mod passing;
 mod refusals;
 mod scene;

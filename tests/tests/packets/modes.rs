@@ -5,14 +5,16 @@ use lb_common::reason::Reason;
 use lb_userspace::desired::{Mode, Protocol};
 use weir_tests::wire::{Case, Packet, Side, Verdict, World};
 
-use crate::scene::{Kind, everything, forget_next_hops, kinds};
+use crate::scene::{Kind, Shape, everything, forget_next_hops, kinds};
 
 /// What clients and backends send: in words, and what is changed in a plain packet.
-const SHAPES: &[(&str, fn(Packet) -> Packet)] = &[
+const SHAPES: &[(&str, Shape)] = &[
     ("data", |packet| packet),
     ("no data", |packet| packet.carrying(0)),
     ("an odd number of bytes", |packet| packet.carrying(1)),
-    ("padding behind its end", |packet| packet.carrying(0).trailed(6)),
+    ("padding behind its end", |packet| {
+        packet.carrying(0).trailed(6)
+    }),
     ("a trailer behind data", |packet| packet.trailed(3)),
     ("the last TTL that can be routed", |packet| packet.ttl(2)),
     ("the highest TTL", |packet| packet.ttl(255)),
@@ -25,31 +27,36 @@ const SHAPES: &[(&str, fn(Packet) -> Packet)] = &[
     }),
 ];
 
-const TCP_SHAPES: &[(&str, fn(Packet) -> Packet)] = &[
+const TCP_SHAPES: &[(&str, Shape)] = &[
     ("a FIN", |packet| packet.header(|tcp| tcp.fin = true)),
     ("all flags but SYN and RST", |packet| {
         packet.header(|tcp| (tcp.psh, tcp.urg, tcp.ece, tcp.cwr) = (true, true, true, true))
     }),
     ("options", |packet| {
-        packet.header(|tcp| tcp.set_options_raw(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]).unwrap())
+        packet.header(|tcp| {
+            tcp.set_options_raw(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2])
+                .unwrap()
+        })
     }),
 ];
 
-const UDP_OVER_IPV4_SHAPES: &[(&str, fn(Packet) -> Packet)] = &[
+const UDP_OVER_IPV4_SHAPES: &[(&str, Shape)] = &[
     ("no checksum", Packet::without_checksum),
     ("no checksum and no data", |packet| {
         packet.without_checksum().carrying(0)
     }),
 ];
 
-const IPV4_SHAPES: &[(&str, fn(Packet) -> Packet)] = &[
-    ("one word of options", |packet| packet.options(&[1, 1, 1, 0])),
+const IPV4_SHAPES: &[(&str, Shape)] = &[
+    ("one word of options", |packet| {
+        packet.options(&[1, 1, 1, 0])
+    }),
     ("all options that there may be", |packet| {
         packet.options(&[1; 40])
     }),
 ];
 
-fn shapes(kind: Kind) -> impl Iterator<Item = &'static (&'static str, fn(Packet) -> Packet)> {
+fn shapes(kind: Kind) -> impl Iterator<Item = &'static (&'static str, Shape)> {
     let of_protocol = match (kind.protocol, kind.family) {
         (Protocol::Tcp, _) => TCP_SHAPES,
         (Protocol::Udp, 4) => UDP_OVER_IPV4_SHAPES,
@@ -120,7 +127,9 @@ fn cases(kind: Kind) -> Vec<Case> {
 fn every_mode_in_both_directions() -> Result<()> {
     World::with(everything(), |world| {
         world.resolved()?;
-        kinds().flat_map(cases).try_for_each(|case| case.check(world))
+        kinds()
+            .flat_map(cases)
+            .try_for_each(|case| case.check(world))
     })
 }
 
@@ -130,6 +139,8 @@ fn every_mode_by_the_kernels_routes() -> Result<()> {
     World::with(everything(), |world| {
         world.resolved()?;
         forget_next_hops(world)?;
-        kinds().flat_map(cases).try_for_each(|case| case.check(world))
+        kinds()
+            .flat_map(cases)
+            .try_for_each(|case| case.check(world))
     })
 }

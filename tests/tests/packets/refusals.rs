@@ -1,14 +1,19 @@
 //! Senders that are told that their packet goes nowhere.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use etherparse::{
     Icmpv4Type, Icmpv6Type, PacketBuilder, VlanId, icmpv4::DestUnreachableHeader, icmpv6,
 };
 use lb_common::reason::Reason;
-use lb_userspace::desired::{Condition, Mode, OnDeath, OnEmpty, Protocol};
-use weir_tests::wire::{Case, Packet, Side, Transport, Verdict, World, pin};
+use lb_userspace::{
+    dataplane::Question,
+    desired::{Condition, DesiredService, Mode, OnDeath, OnEmpty, Protocol},
+};
+use weir_tests::wire::{Case, Packet, Side, Verdict, World, pin, went_out};
 
-use crate::scene::{Kind, alone, kinds};
+use crate::scene::{Kind, Shape, alone, everything, kinds};
 
 /// The answer to a TCP packet: `numbers` are its sequence and acknowledgement numbers.
 pub(crate) fn reset(packet: &Packet, numbers: (u32, Option<u32>)) -> Vec<u8> {
@@ -34,11 +39,15 @@ pub(crate) fn unreachable(packet: &Packet) -> Vec<u8> {
             match (from, to) {
                 (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => $link
                     .ipv4(from.octets(), to.octets(), 64)
-                    .icmpv4(Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Port))
+                    .icmpv4(Icmpv4Type::DestinationUnreachable(
+                        DestUnreachableHeader::Port,
+                    ))
                     .write(&mut answer, quoted),
                 (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => $link
                     .ipv6(from.octets(), to.octets(), 64)
-                    .icmpv6(Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port))
+                    .icmpv6(Icmpv6Type::DestinationUnreachable(
+                        icmpv6::DestUnreachableCode::Port,
+                    ))
                     .write(&mut answer, quoted),
                 _ => panic!("a packet has one family"),
             }
@@ -76,8 +85,7 @@ fn padded(packet: &Packet, mut answer: Vec<u8>) -> Vec<u8> {
 }
 
 /// What is answered how: in words, and what is changed in a plain packet.
-#[expect(clippy::type_complexity, reason = "a table")]
-const TCP: &[(&str, fn(Packet) -> Packet, (u32, Option<u32>))] = &[
+const TCP: &[(&str, Shape, (u32, Option<u32>))] = &[
     (
         "an ACK: its number is the RST's",
         |packet| packet,
@@ -141,8 +149,14 @@ fn refused(kind: Kind, reason: Reason) -> Vec<Case> {
     if kind.protocol == Protocol::Udp {
         cases.push(refuse("a datagram", request.clone()));
         cases.push(refuse("a tagged datagram", request.clone().vlan(9)));
-        cases.push(refuse("a datagram in a long frame", request.clone().carrying(1000)));
-        cases.push(refuse("an empty datagram", request.clone().carrying(0).trailed(18)));
+        cases.push(refuse(
+            "a datagram in a long frame",
+            request.clone().carrying(1000),
+        ));
+        cases.push(refuse(
+            "an empty datagram",
+            request.clone().carrying(0).trailed(18),
+        ));
         if kind.family == 4 {
             cases.push(case(
                 "a datagram behind options, which is not quoted".to_owned(),
@@ -159,7 +173,11 @@ fn refused(kind: Kind, reason: Reason) -> Vec<Case> {
             continue;
         }
         let answer = reset(&packet, *numbers);
-        cases.push(case((*what).to_owned(), packet, Verdict::Refuse(reason, answer)));
+        cases.push(case(
+            (*what).to_owned(),
+            packet,
+            Verdict::Refuse(reason, answer),
+        ));
     }
     if kind.mode != Mode::FullNat {
         cases.push(case(
@@ -171,27 +189,147 @@ fn refused(kind: Kind, reason: Reason) -> Vec<Case> {
     cases
 }
 
+fn one(kind: Kind, what: &str, packet: Packet, verdict: Verdict) -> Case {
+    Case {
+        what: format!("{}: {what}", kind.name()),
+        side: Side::Client,
+        packet,
+        verdict,
+        service: kind.name(),
+    }
+}
+
+/// Changes every service.
+fn all_services(world: &mut World, change: impl Fn(&mut DesiredService)) -> Result<()> {
+    world.apply(|desired| desired.services.values_mut().for_each(change))
+}
+
 #[test]
 fn no_backend_left() -> Result<()> {
-    for kind in kinds() {
-        World::with(alone(kind, &[]), |world| {
-            refused(kind, Reason::NoBackend)
-                .iter()
-                .try_for_each(|case| case.check(world))?;
+    let mut desired = everything();
+    desired.pools.values_mut().for_each(BTreeMap::clear);
+    World::with(desired, |world| {
+        let mut cases = kinds().flat_map(|kind| refused(kind, Reason::NoBackend));
+        cases.try_for_each(|case| case.check(world))?;
+        all_services(world, |service| service.on_empty = OnEmpty::Drop)?;
+        kinds().try_for_each(|kind| {
+            let (packet, verdict) = (kind.request().opening(), Verdict::Drop(Reason::NoBackend));
+            one(kind, "told to be silent", packet, verdict).check(world)
+        })
+    })
+}
+
+#[test]
+fn flows_that_full_nat_does_not_know() -> Result<()> {
+    let of_this = |kind: &Kind| (kind.mode, kind.protocol) == (Mode::FullNat, Protocol::Tcp);
+    World::with(everything(), |world| {
+        for kind in kinds().filter(of_this) {
+            for (what, shape, numbers) in TCP {
+                let packet = shape(kind.request());
+                if packet.opens() {
+                    continue;
+                }
+                let answer = reset(&packet, *numbers);
+                let refused = Verdict::Refuse(Reason::UnknownFlow, answer);
+                one(kind, what, packet, refused).check(world)?;
+            }
+        }
+        all_services(world, |service| service.on_death = OnDeath::Silent)?;
+        kinds().filter(of_this).try_for_each(|kind| {
+            let verdict = Verdict::Drop(Reason::UnknownFlow);
+            one(kind, "told to be silent", kind.request(), verdict).check(world)
+        })
+    })
+}
+
+/// The numbers of the backends of the services below.
+const NUMBERS: [u8; 2] = [1, 4];
+
+#[test]
+fn connections_of_a_dead_backend() -> Result<()> {
+    let mut desired = everything();
+    kinds().for_each(|kind| kind.add(&mut desired, &NUMBERS.map(|number| kind.numbered(number))));
+    World::with(desired, |world| {
+        let mut others = Vec::new();
+        for kind in kinds() {
+            let (owner, other) = owner_and_other(world, kind)?;
+            let (first, to) = (kind.request().opening(), NUMBERS[owner]);
+            let out = Verdict::Redirect(kind.forwarded_to(to, first.clone()));
+            one(kind, "while it lives", first, out).check(world)?;
             world.apply(|desired| {
-                let services = desired.services.values_mut();
-                services.for_each(|service| service.on_empty = OnEmpty::Drop);
+                let pool = desired.pools.get_mut(&kind.name());
+                let dead = pool.and_then(|pool| pool.get_mut(&owner.to_string()));
+                dead.expect("it is there").condition = Condition::Dead;
             })?;
-            let packet = kind.request().opening();
-            let case = Case {
-                what: format!("{}: told to be silent", kind.name()),
-                side: Side::Client,
-                packet,
-                verdict: Verdict::Drop(Reason::NoBackend),
-                service: kind.name(),
+            others.push((kind, NUMBERS[other]));
+        }
+        let elsewhere =
+            |kind: Kind, other, packet: Packet| Verdict::Redirect(kind.forwarded_to(other, packet));
+        for &(kind, other) in &others {
+            let request = kind.request();
+            let verdict = match kind.protocol {
+                Protocol::Tcp => {
+                    let answer = reset(&request, (0x0506_0708, None));
+                    Verdict::Refuse(Reason::BackendDead, answer)
+                }
+                // There is no connection to reset.
+                Protocol::Udp => elsewhere(kind, other, request.clone()),
             };
-            case.check(world)
-        })?;
-    }
-    Ok(())
+            one(kind, "of its flow", request, verdict).check(world)?;
+        }
+        all_services(world, |service| service.on_death = OnDeath::Silent)?;
+        for &(kind, other) in &others {
+            let request = kind.request();
+            let verdict = match (kind.protocol, kind.mode) {
+                // A connection cannot be translated to a backend that does not know it.
+                (Protocol::Tcp, Mode::FullNat) => Verdict::Drop(Reason::BackendDead),
+                _ => elsewhere(kind, other, request.clone()),
+            };
+            one(kind, "told to be silent", request, verdict).check(world)?;
+        }
+        for &(kind, other) in &others {
+            let first = kind.request().opening();
+            let out = elsewhere(kind, other, first.clone());
+            one(kind, "anew, on the same numbers", first, out).check(world)?;
+        }
+        Ok(())
+    })
+}
+
+/// Which of two backends a service's client goes to, and which it does not.
+fn owner_and_other(world: &World, kind: Kind) -> Result<(usize, usize)> {
+    let question = Question {
+        protocol: kind.protocol,
+        client: kind.client(),
+        vip: kind.vip(),
+    };
+    let owner = world.dataplane.explain(&question)?.new_flows;
+    let owner = usize::from(owner == Some(format!("{}/1", kind.name())));
+    Ok((owner, 1 - owner))
+}
+
+#[test]
+fn icmp_errors_are_limited() -> Result<()> {
+    let kind = Kind::new(Mode::Nat, Protocol::Udp, 4);
+    // More than a CPU sends in two of the program's seconds, and this takes less than two.
+    const DATAGRAMS: usize = 1100;
+    World::with(alone(kind, &[]), |world| {
+        pin()?;
+        let mut answered = 0;
+        for _ in 0..DATAGRAMS {
+            let ran = world.feed(Side::Client, &kind.request().bytes())?;
+            answered += usize::from(went_out(ran.action));
+        }
+        ensure!(
+            (500..DATAGRAMS).contains(&answered),
+            "{answered} of {DATAGRAMS} were answered"
+        );
+        let counters = world.dataplane.counters()?;
+        let drops = &counters.services[&kind.name()].drops;
+        ensure!(
+            drops[Reason::NoBackend.name()] == DATAGRAMS as u64,
+            "{drops:?}"
+        );
+        Ok(())
+    })
 }

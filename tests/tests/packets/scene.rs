@@ -15,6 +15,9 @@ pub(crate) const CLIENT_PORT: u16 = 40_000;
 /// The only source port of `full-nat`: one flow at a time to each backend's endpoint.
 pub(crate) const SOURCE_PORT: u16 = 61_000;
 
+/// A change of a plain packet.
+pub(crate) type Shape = fn(Packet) -> Packet;
+
 /// A kind of service, and the packets between its client and its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
@@ -26,15 +29,19 @@ pub(crate) struct Kind {
 /// Every mode with every protocol and family.
 pub(crate) fn kinds() -> impl Iterator<Item = Kind> {
     let of_mode = |mode| {
-        [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(move |protocol| {
-            FAMILIES.map(|family| Kind {
-                mode,
-                protocol,
-                family,
+        [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .flat_map(move |protocol| {
+                FAMILIES.map(|family| Kind {
+                    mode,
+                    protocol,
+                    family,
+                })
             })
-        })
     };
-    [Mode::Nat, Mode::FullNat, Mode::Dsr].into_iter().flat_map(of_mode)
+    [Mode::Nat, Mode::FullNat, Mode::Dsr]
+        .into_iter()
+        .flat_map(of_mode)
 }
 
 /// A service of each kind with one backend of its own.
@@ -58,7 +65,10 @@ pub(crate) fn empty() -> Desired {
 /// The only service of a configuration, with these numbers of backends.
 pub(crate) fn alone(kind: Kind, numbers: &[u8]) -> Desired {
     let mut desired = empty();
-    let at: Vec<_> = numbers.iter().map(|&number| kind.numbered(number)).collect();
+    let at: Vec<_> = numbers
+        .iter()
+        .map(|&number| kind.numbered(number))
+        .collect();
     kind.add(&mut desired, &at);
     desired
 }
@@ -89,7 +99,7 @@ impl Kind {
         match self.mode {
             Mode::Nat => 1,
             Mode::FullNat => 2,
-            Mode::Dsr => 3,
+            _ => 3,
         }
     }
 
@@ -146,11 +156,11 @@ impl Kind {
         let request = request.macs(LB_BACKEND_MAC, backend(number).mac());
         let (client, ttl) = (request.source, request.ttl);
         match self.mode {
-            Mode::Dsr => request,
             Mode::Nat => request.between(client, self.numbered(number)).ttl(ttl - 1),
             Mode::FullNat => request
                 .between(self.source(), self.numbered(number))
                 .ttl(ttl - 1),
+            _ => request,
         }
     }
 

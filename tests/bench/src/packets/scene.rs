@@ -94,7 +94,9 @@ impl Scene {
             backend_side: index("be1")?,
             cpu: nix::sched::sched_getcpu()? as u32,
             cpus,
-            sources: FAMILIES.map(|family| (family, source(0).address(family))).into(),
+            sources: FAMILIES
+                .map(|family| (family, source(0).address(family)))
+                .into(),
         })
     }
 
