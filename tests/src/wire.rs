@@ -16,5 +16,5 @@ pub use hosts::{
 pub use maps::Map;
 pub use packet::{Packet, Transport, tcp, udp};
 pub use program::{Input, Ran, run};
-pub use setting::{HASH_KEY, backends, lab, load, member, pin, resolved, service};
+pub use setting::{HASH_KEY, backends, lab, load, member, resolved, service};
 pub use world::World;

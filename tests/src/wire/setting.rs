@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{Lab, Plan};
 use lb_common::abi::Backend;
 use lb_userspace::{
@@ -15,10 +15,6 @@ use lb_userspace::{
         Algorithm, Condition, DesiredBackend, DesiredService, Mode, OnDeath, OnEmpty, Protocol,
         Tracking,
     },
-};
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
 };
 
 use super::{
@@ -174,19 +170,4 @@ pub fn backends(at: &[SocketAddr]) -> BTreeMap<String, DesiredBackend> {
     numbered
         .map(|(number, &at)| (number.to_string(), member(at)))
         .collect()
-}
-
-/// Keeps the thread, and those that it starts, on the last CPU; returns its number.
-///
-/// # Errors
-///
-/// The kernel's.
-pub fn pin() -> Result<u32> {
-    let all = sched_getaffinity(Pid::from_raw(0))?;
-    let last = (0..CpuSet::count()).rfind(|&cpu| all.is_set(cpu).unwrap_or(false));
-    let last = last.context("the thread may run nowhere")?;
-    let mut only = CpuSet::new();
-    only.set(last)?;
-    sched_setaffinity(Pid::from_raw(0), &only)?;
-    Ok(last as u32)
 }

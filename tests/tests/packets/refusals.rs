@@ -11,12 +11,18 @@ use lb_userspace::{
     dataplane::Question,
     desired::{Condition, DesiredService, Mode, OnDeath, OnEmpty, Protocol},
 };
-use weir_tests::wire::{Case, Packet, Side, Verdict, World, pin, went_out};
+use weir_tests::{
+    cpu,
+    wire::{Case, Packet, Side, Verdict, World, went_out},
+};
 
 use crate::scene::{Kind, Shape, alone, everything, kinds};
 
-/// The answer to a TCP packet: `numbers` are its sequence and acknowledgement numbers.
-pub(crate) fn reset(packet: &Packet, numbers: (u32, Option<u32>)) -> Vec<u8> {
+/// A segment's sequence number, and what it acknowledges.
+type Numbers = (u32, Option<u32>);
+
+/// The answer to a TCP packet, with these numbers.
+pub(crate) fn reset(packet: &Packet, numbers: Numbers) -> Vec<u8> {
     let answer = turned_round(packet).carrying(0).header(|tcp| {
         *tcp = etherparse::TcpHeader::new(0, 0, numbers.0, 0);
         tcp.rst = true;
@@ -85,7 +91,7 @@ fn padded(packet: &Packet, mut answer: Vec<u8>) -> Vec<u8> {
 }
 
 /// What is answered how: in words, and what is changed in a plain packet.
-const TCP: &[(&str, Shape, (u32, Option<u32>))] = &[
+const TCP: &[(&str, Shape, Numbers)] = &[
     (
         "an ACK: its number is the RST's",
         |packet| packet,
@@ -314,7 +320,7 @@ fn icmp_errors_are_limited() -> Result<()> {
     // More than a CPU sends in two of the program's seconds, and this takes less than two.
     const DATAGRAMS: usize = 1100;
     World::with(alone(kind, &[]), |world| {
-        pin()?;
+        cpu::pin(cpu::last()?)?;
         let mut answered = 0;
         for _ in 0..DATAGRAMS {
             let ran = world.feed(Side::Client, &kind.request().bytes())?;
