@@ -29,6 +29,9 @@ pub(crate) const VLAN_TAG: usize = 4;
 /// More fragments, or an offset: RFC 791's flags and fragment offset, network order.
 const FRAGMENTED: u16 = 0x3fffu16.to_be();
 
+/// Where a TCP header has its own length in words, in the upper half of a byte.
+const TCP_DATA_OFFSET: usize = 12;
+
 /// Where a TCP header has its flags: behind ports, sequence numbers and the data offset.
 const TCP_FLAGS: usize = 13;
 
@@ -189,7 +192,8 @@ fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, end: usize) -> Parsed {
         };
         packet.ports = tcp.get::<u32, 0>();
         packet.tcp_flags = tcp.get::<u8, TCP_FLAGS>();
-        if end < packet.l4 + TcpHdr::LEN {
+        let header = ((tcp.get::<u8, TCP_DATA_OFFSET>() & 0xf0) >> 2) as usize;
+        if header < TcpHdr::LEN || end < packet.l4 + header {
             return odd(packet.family, packet.destination, Reason::Malformed);
         }
     } else {
@@ -197,7 +201,8 @@ fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, end: usize) -> Parsed {
             return odd(packet.family, packet.destination, Reason::Malformed);
         };
         packet.ports = udp.get::<u32, 0>();
-        if end < packet.l4 + UdpHdr::LEN {
+        let length = u16::from_be(udp.get::<u16, { offset_of!(UdpHdr, len) }>()) as usize;
+        if length < UdpHdr::LEN || end < packet.l4 + length {
             return odd(packet.family, packet.destination, Reason::Malformed);
         }
     }

@@ -1,6 +1,7 @@
 //! Packets in and out of the loaded program, by BPF_PROG_TEST_RUN.
 
 mod case;
+mod counts;
 mod hosts;
 mod maps;
 mod packet;
@@ -8,7 +9,8 @@ mod program;
 mod setting;
 mod world;
 
-pub use case::{Case, Side, Verdict, check_sums, counts, difference, same, went_out};
+pub use case::{Case, Side, Verdict, check_sums, same, went_out};
+pub use counts::{Counts, dropped};
 pub use hosts::{
     CLIENT, CLIENT_MAC, FAMILIES, Host, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, NOWHERE, OUTSIDE,
     ROUTED, SOURCE, UNREACHABLE, VIP, backend, client, source, vip,

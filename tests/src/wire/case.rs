@@ -1,13 +1,14 @@
 //! What should become of a packet, and whether it does.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result, ensure};
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use lb_common::reason::Reason;
-use lb_userspace::dataplane::Counters;
 
-use super::{packet::Packet, world::World};
+use super::{
+    counts::{Counts, dropped},
+    packet::Packet,
+    world::World,
+};
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -53,9 +54,6 @@ pub struct Case {
     pub service: String,
 }
 
-/// What the counters count, by what and whom.
-type Counts = BTreeMap<String, u64>;
-
 impl Verdict {
     fn action(&self) -> u32 {
         match self {
@@ -81,10 +79,7 @@ impl Case {
 
     fn compare(&self, world: &World) -> Result<()> {
         let frame = self.packet.bytes();
-        let before = counts(&world.dataplane.counters()?);
-        let ran = world.feed(self.side, &frame)?;
-        let after = counts(&world.dataplane.counters()?);
-        let counted = difference(&before, &after);
+        let (ran, counted) = world.observe(self.side, &frame)?;
         let wanted = self.verdict.action();
         ensure!(
             ran.action == wanted,
@@ -108,9 +103,7 @@ impl Case {
     fn expected_counts(&self, bytes: u64) -> Counts {
         let service = &self.service;
         match &self.verdict {
-            Verdict::Drop(reason) | Verdict::Refuse(reason, _) => {
-                Counts::from([(format!("{service} dropped: {}", reason.name()), 1)])
-            }
+            Verdict::Drop(reason) | Verdict::Refuse(reason, _) => dropped(service, *reason),
             // What comes from backends is not counted.
             Verdict::Tx(_) | Verdict::Redirect(_) if !service.is_empty() => {
                 let mut counts = Counts::new();
@@ -193,39 +186,4 @@ pub fn check_sums(frame: &[u8]) -> Result<()> {
     };
     ensure!(is == should, "checksum {is:#06x}, not {should:#06x}");
     Ok(())
-}
-
-/// Every counter that is not zero.
-pub fn counts(counters: &Counters) -> Counts {
-    let mut all = Counts::new();
-    let mut add = |key: String, count: u64| *all.entry(key).or_default() += count;
-    for (name, service) in &counters.services {
-        add(format!("{name} packets"), service.traffic.packets);
-        add(format!("{name} bytes"), service.traffic.bytes);
-        add(format!("{name} connections"), service.traffic.connections);
-        for (reason, &count) in &service.drops {
-            add(format!("{name} dropped: {reason}"), count);
-        }
-    }
-    for backend in counters.backends.values().flat_map(BTreeMap::values) {
-        add("backends packets".to_owned(), backend.traffic.packets);
-        add("backends bytes".to_owned(), backend.traffic.bytes);
-        add(
-            "backends connections".to_owned(),
-            backend.traffic.connections,
-        );
-    }
-    for (reason, &count) in &counters.unmatched_drops {
-        add(format!(" dropped: {reason}"), count);
-    }
-    all
-}
-
-/// What has been counted since.
-pub fn difference(before: &Counts, after: &Counts) -> Counts {
-    let since = |(key, &count): (&String, &u64)| {
-        let grown = count - before.get(key).copied().unwrap_or(0);
-        (grown != 0).then(|| (key.clone(), grown))
-    };
-    after.iter().filter_map(since).collect()
 }

@@ -5,6 +5,7 @@ use lb_userspace::{dataplane::DataPlane, desired::Desired};
 
 use super::{
     case::Side,
+    counts::{Counts, counts, difference},
     program::{Input, Ran, run},
     setting::{lab, load, resolved},
 };
@@ -102,7 +103,19 @@ impl World {
         self.feed_behind(side, frame, 0)
     }
 
-    /// The same, where the first bytes of `data` are metadata, not the frame's.
+    /// The same, and what was counted for it.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn observe(&self, side: Side, frame: &[u8]) -> Result<(Ran, Counts)> {
+        let before = counts(&self.dataplane.counters()?);
+        let ran = self.feed(side, frame)?;
+        let after = counts(&self.dataplane.counters()?);
+        Ok((ran, difference(&before, &after)))
+    }
+
+    /// The same as [`World::feed`], where the first bytes of `data` are metadata, not the frame's.
     ///
     /// # Errors
     ///

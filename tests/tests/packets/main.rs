@@ -2,6 +2,7 @@
 //! and counters.
 
 mod drops;
+mod malformed;
 mod modes;
 mod passing;
 mod refusals;

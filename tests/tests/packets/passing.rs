@@ -6,8 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv6Type, PacketBuilder};
 use lb_userspace::desired::{Mode, Protocol};
 use weir_tests::wire::{
-    CLIENT, CLIENT_MAC, FAMILIES, LB_CLIENT_MAC, Side, VIP, World, backend, client, counts,
-    difference, same, tcp, udp,
+    CLIENT, CLIENT_MAC, FAMILIES, LB_CLIENT_MAC, Side, VIP, World, backend, client, same, tcp, udp,
 };
 
 use crate::scene::{CLIENT_PORT, everything, kinds};
@@ -198,10 +197,8 @@ fn answers_to_the_balancer_itself() -> Result<()> {
     })
 }
 
-fn passes(world: &World, side: Side, frame: &[u8]) -> Result<()> {
-    let before = counts(&world.dataplane.counters()?);
-    let ran = world.feed(side, frame)?;
-    let counted = difference(&before, &counts(&world.dataplane.counters()?));
+pub(crate) fn passes(world: &World, side: Side, frame: &[u8]) -> Result<()> {
+    let (ran, counted) = world.observe(side, frame)?;
     ensure!(
         ran.action == XDP_PASS,
         "action {}; counted {counted:?}",
