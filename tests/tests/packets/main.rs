@@ -1,9 +1,12 @@
 //! Packets into the loaded program and out of it, by BPF_PROG_TEST_RUN: exact bytes, verdicts
 //! and counters.
 
+mod choices;
 mod drops;
 mod malformed;
 mod modes;
 mod passing;
 mod refusals;
 mod scene;
+mod tracked;
+mod vlan;

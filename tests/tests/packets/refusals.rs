@@ -16,7 +16,7 @@ use weir_tests::{
     wire::{Case, Packet, Side, Verdict, World, went_out},
 };
 
-use crate::scene::{Kind, Shape, alone, everything, kinds};
+use crate::scene::{Kind, Shape, alone, everything, kinds, several};
 
 /// A segment's sequence number, and what it acknowledges.
 type Numbers = (u32, Option<u32>);
@@ -253,9 +253,7 @@ const NUMBERS: [u8; 2] = [1, 4];
 
 #[test]
 fn connections_of_a_dead_backend() -> Result<()> {
-    let mut desired = everything();
-    kinds().for_each(|kind| kind.add(&mut desired, &NUMBERS.map(|number| kind.numbered(number))));
-    World::with(desired, |world| {
+    World::with(several(kinds(), &NUMBERS), |world| {
         let mut others = Vec::new();
         for kind in kinds() {
             let (owner, other) = owner_and_other(world, kind)?;

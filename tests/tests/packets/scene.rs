@@ -64,12 +64,16 @@ pub(crate) fn empty() -> Desired {
 
 /// The only service of a configuration, with these numbers of backends.
 pub(crate) fn alone(kind: Kind, numbers: &[u8]) -> Desired {
+    several([kind], numbers)
+}
+
+/// A service of each of these kinds, with these numbers of backends.
+pub(crate) fn several(kinds: impl IntoIterator<Item = Kind>, numbers: &[u8]) -> Desired {
     let mut desired = empty();
-    let at: Vec<_> = numbers
-        .iter()
-        .map(|&number| kind.numbered(number))
-        .collect();
-    kind.add(&mut desired, &at);
+    for kind in kinds {
+        let at = numbers.iter().map(|&number| kind.numbered(number));
+        kind.add(&mut desired, &at.collect::<Vec<_>>());
+    }
     desired
 }
 
