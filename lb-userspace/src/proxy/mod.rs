@@ -2,6 +2,9 @@
 
 use regex::Regex;
 
+pub mod cookies;
+pub mod route;
+
 /// An expression that matches text from its beginning to its end.
 ///
 /// # Errors
