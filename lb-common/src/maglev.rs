@@ -56,11 +56,19 @@ pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
     let mask = slots - 1;
     let mut places: Vec<Place> = members.iter().map(|m| Place::new(m.key, mask)).collect();
     let mut taken = Taken::new(slots);
-    for turn in turns(&shares(&members, slots)) {
+    let order = turns(&shares(&members, slots));
+    // A search takes `slots / left` steps: the last few slots would cost more than all others.
+    let (searched, counted) = order.split_at(slots - (1 << (log2_slots / 2)));
+    for &turn in searched {
         let place = &mut places[turn as usize];
-        while taken.set(place.next) {
-            place.next = (place.next + place.step) & mask;
-        }
+        place.go_to_free(&taken, mask);
+        taken.take(place.next);
+        table[place.next] = members[turn as usize].id;
+    }
+    let mut left: Vec<usize> = taken.free(slots).collect();
+    for &turn in counted {
+        let place = &mut places[turn as usize];
+        place.go_to_nearest(&mut left, mask);
         table[place.next] = members[turn as usize].id;
     }
     table
@@ -108,6 +116,44 @@ impl Place {
             step: (mix(first) as usize & mask) | 1,
         }
     }
+
+    /// Goes to the first slot in its order that is not taken. Looks at several at once: a branch
+    /// a slot would be guessed wrong as often as not.
+    fn go_to_free(&mut self, taken: &Taken, mask: usize) {
+        const AT_ONCE: usize = 4;
+        loop {
+            let mut free = 0;
+            for ahead in 0..AT_ONCE {
+                free |= taken.is_free((self.next + ahead * self.step) & mask) << ahead;
+            }
+            if free != 0 {
+                self.next = (self.next + free.trailing_zeros() as usize * self.step) & mask;
+                return;
+            }
+            self.next = (self.next + AT_ONCE * self.step) & mask;
+        }
+    }
+
+    /// Goes to that slot of `left` which comes first in its order, and takes it out.
+    fn go_to_nearest(&mut self, left: &mut Vec<usize>, mask: usize) {
+        let steps_in_one = inverse(self.step);
+        let steps = |slot: usize| slot.wrapping_sub(self.next).wrapping_mul(steps_in_one) & mask;
+        let nearest = left.iter().map(|&slot| steps(slot)).min().unwrap_or(0);
+        self.next = self.next.wrapping_add(nearest.wrapping_mul(self.step)) & mask;
+        left.retain(|&slot| slot != self.next);
+    }
+}
+
+/// What an odd number is to be multiplied with for 1, in words that wrap around.
+const fn inverse(odd: usize) -> usize {
+    // Right in three bits; each round doubles them (Newton).
+    let mut inverse = odd;
+    let mut round = 0;
+    while round < 5 {
+        inverse = inverse.wrapping_mul(2usize.wrapping_sub(odd.wrapping_mul(inverse)));
+        round += 1;
+    }
+    inverse
 }
 
 /// A bit a slot: it stays in the nearest cache, where the table would not.
@@ -118,13 +164,18 @@ impl Taken {
         Self(vec![0; slots.div_ceil(64)])
     }
 
-    /// Takes a slot; whether it was taken before.
-    fn set(&mut self, slot: usize) -> bool {
-        let word = &mut self.0[slot / 64];
-        let bit = 1 << (slot % 64);
-        let before = *word & bit != 0;
-        *word |= bit;
-        before
+    /// 1 for a slot that is not taken, else 0.
+    fn is_free(&self, slot: usize) -> u64 {
+        !(self.0[slot / 64] >> (slot % 64)) & 1
+    }
+
+    fn take(&mut self, slot: usize) {
+        self.0[slot / 64] |= 1 << (slot % 64);
+    }
+
+    /// The slots that are not taken.
+    fn free(&self, slots: usize) -> impl Iterator<Item = usize> {
+        (0..slots).filter(|&slot| self.is_free(slot) == 1)
     }
 }
 
@@ -163,8 +214,18 @@ fn turns(shares: &[usize]) -> Vec<u32> {
     // turns has, so that equal members take them in rounds.
     let each = |visit: &mut dyn FnMut(usize, u32)| {
         for (member, &share) in shares.iter().enumerate() {
-            for turn in 0..share {
-                visit((2 * turn + 1) * largest / (2 * share), member as u32);
+            // Without a division a turn: the time and what was left of the division so far.
+            let whole = 2 * share.max(1);
+            let (step, step_left) = (2 * largest / whole, 2 * largest % whole);
+            let (mut moment, mut left) = (largest / whole, largest % whole);
+            for _ in 0..share {
+                visit(moment, member as u32);
+                moment += step;
+                left += step_left;
+                if left >= whole {
+                    left -= whole;
+                    moment += 1;
+                }
             }
         }
     };
@@ -187,4 +248,45 @@ const fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the definition: whose turn it is walks its order from the start to the first slot left.
+    fn by_definition(members: &[Member], log2_slots: u32) -> Vec<u32> {
+        let slots = 1usize << log2_slots;
+        let mut table = vec![0; slots];
+        for id in in_turns(members, log2_slots) {
+            let member = members.iter().find(|member| member.id == id);
+            let Place { mut next, step } = Place::new(member.map_or(0, |m| m.key), slots - 1);
+            while table[next] != 0 {
+                next = (next + step) & (slots - 1);
+            }
+            table[next] = id;
+        }
+        table
+    }
+
+    #[test]
+    fn shortcuts_change_nothing() {
+        for (count, log2_slots) in [(1, 0), (2, 1), (3, 2), (7, 3), (5, 8), (40, 12), (9, 13)] {
+            let member = |id: u32| Member {
+                key: mix(u64::from(id + log2_slots)),
+                id,
+                weight: 1 + id * 7 % 5,
+            };
+            let members: Vec<Member> = (1..=count).map(member).collect();
+            let expected = by_definition(&members, log2_slots);
+            assert!(build(&members, log2_slots) == expected, "{count} members");
+        }
+    }
+
+    #[test]
+    fn inverses_give_one() {
+        for odd in [1, 3, 0xffff, 0x1_2345, usize::MAX] {
+            assert_eq!(odd.wrapping_mul(inverse(odd)), 1, "{odd}");
+        }
+    }
 }
