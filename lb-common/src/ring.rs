@@ -29,8 +29,10 @@ pub enum Remember {
 #[derive(Clone, Debug)]
 pub struct Ring {
     slots: Vec<Slot>,
-    /// Tick at which tracking began; means nothing for a slot that is not tracked.
+    /// Tick at which tracking began; means nothing for a slot that is not tracked. Empty where
+    /// none is.
     since: Vec<u32>,
+    tracked: usize,
     remember: Remember,
 }
 
@@ -38,9 +40,14 @@ impl Ring {
     /// A ring that begins with these owners (0: none); their number is a power of two.
     pub fn new(owners: &[u32], remember: Remember, now: u32) -> Self {
         let track = remember == Remember::Always;
+        let (since, tracked) = match track {
+            true => (vec![now; owners.len()], owners.len()),
+            false => (Vec::new(), 0),
+        };
         Self {
             slots: owners.iter().map(|&id| Slot::new(id, id, track)).collect(),
-            since: vec![now; owners.len()],
+            since,
+            tracked,
             remember,
         }
     }
@@ -48,6 +55,11 @@ impl Ring {
     /// The slots as they are.
     pub fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// Number of slots whose flows are remembered.
+    pub fn tracked(&self) -> usize {
+        self.tracked
     }
 
     /// Which flows are remembered.
@@ -62,15 +74,53 @@ impl Ring {
         let mut grown = Self {
             slots: self.slots.repeat(times),
             since: self.since.repeat(times),
+            tracked: self.tracked * times,
             remember: self.remember,
         };
         grown.change(owners, now, |_, _| {});
         grown
     }
 
-    /// Gives the slots new owners.
+    /// The first slots, as a ring of its own: what a table of so many, repeated, made of this
+    /// ring. `None` where flows of slots that would become one may differ.
+    pub fn shrunk(&self, slots: usize) -> Option<Self> {
+        let is_whole = slots.is_power_of_two() && slots < self.slots.len();
+        let is_stable = is_whole && self.tracked == 0;
+        let first = self.slots.get(..slots).filter(|_| is_stable)?;
+        let repeated = self.slots.chunks(slots).all(|chunk| chunk == first);
+        repeated.then(|| Self {
+            slots: first.to_vec(),
+            since: Vec::new(),
+            tracked: 0,
+            remember: self.remember,
+        })
+    }
+
+    /// Puts a slot, which is tracked from `now` on if it is and was not before.
+    fn put(&mut self, index: usize, new: Slot, now: u32) {
+        match (self.slots[index].track(), new.track()) {
+            (false, true) => {
+                if self.since.is_empty() {
+                    self.since = vec![0; self.slots.len()];
+                }
+                self.since[index] = now;
+                self.tracked += 1;
+            }
+            (true, false) => {
+                self.tracked -= 1;
+                if self.tracked == 0 {
+                    self.since = Vec::new();
+                }
+            }
+            _ => {}
+        }
+        self.slots[index] = new;
+    }
+
+    /// Gives the slots new owners. A table of fewer slots, a power of two of them too, is
+    /// repeated: every flow gets the owner that it would have in a ring of that size.
     pub fn change(&mut self, owners: &[u32], now: u32, mut write: impl FnMut(usize, Slot)) {
-        for (index, &owner) in owners.iter().enumerate().take(self.slots.len()) {
+        for (index, &owner) in (0..self.slots.len()).zip(owners.iter().cycle()) {
             let old = self.slots[index];
             if old.current() == owner {
                 continue;
@@ -82,10 +132,7 @@ impl Ring {
                 Remember::Changes if free => Slot::stable(owner),
                 _ => Slot::new(old.base(), owner, true),
             };
-            if new.track() && !old.track() {
-                self.since[index] = now;
-            }
-            self.slots[index] = new;
+            self.put(index, new, now);
             write(index, new);
         }
     }
@@ -93,6 +140,9 @@ impl Ring {
     /// Takes the dead from the bases: who is not remembered goes to `current` from now on,
     /// instead of being told that its connection is lost.
     pub fn bury(&mut self, dead: impl Fn(u32) -> bool, mut write: impl FnMut(usize, Slot)) {
+        if self.tracked == 0 {
+            return;
+        }
         for (index, slot) in self.slots.iter_mut().enumerate() {
             if slot.base() != slot.current() && dead(slot.base()) {
                 *slot = Slot::new(slot.current(), slot.current(), slot.track());
@@ -112,18 +162,16 @@ impl Ring {
             return;
         }
         self.remember = remember;
-        for (index, slot) in self.slots.iter_mut().enumerate() {
+        for index in 0..self.slots.len() {
+            let old = self.slots[index];
             let new = match remember {
-                Remember::Never => Slot::stable(slot.current()),
+                Remember::Never => Slot::stable(old.current()),
                 // The janitor releases what need not be.
                 Remember::Changes => continue,
-                Remember::Always => Slot::new(slot.base(), slot.current(), true),
+                Remember::Always => Slot::new(old.base(), old.current(), true),
             };
-            if new.track() && !slot.track() {
-                self.since[index] = now;
-            }
-            if *slot != new {
-                *slot = new;
+            if old != new {
+                self.put(index, new, now);
                 write(index, new);
             }
         }
@@ -132,13 +180,12 @@ impl Ring {
     /// Makes `current` the base of slots that have been tracked for longer than flows may be
     /// idle: every live flow of theirs has spoken since, and is remembered.
     pub fn settle(&mut self, idle_ticks: u32, now: u32, mut write: impl FnMut(usize, Slot)) {
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            // Packets that had read the slot before the change, and clocks a tick apart.
-            const MARGIN: u32 = 2;
-            let tracked_for = age(now, self.since[index]);
+        // Packets that had read the slot before the change, and clocks a tick apart.
+        const MARGIN: u32 = 2;
+        for (index, (slot, &since)) in self.slots.iter_mut().zip(&self.since).enumerate() {
             if slot.track()
                 && slot.base() != slot.current()
-                && tracked_for > idle_ticks.saturating_add(MARGIN)
+                && age(now, since) > idle_ticks.saturating_add(MARGIN)
             {
                 *slot = Slot::new(slot.current(), slot.current(), true);
                 write(index, *slot);
@@ -153,13 +200,15 @@ impl Ring {
         elsewhere: impl Fn(usize) -> bool,
         mut write: impl FnMut(usize, Slot),
     ) {
-        if self.remember == Remember::Always {
+        if self.remember == Remember::Always || self.tracked == 0 {
             return;
         }
-        for (index, slot) in self.slots.iter_mut().enumerate() {
+        for index in 0..self.slots.len() {
+            let slot = self.slots[index];
             if slot.track() && slot.base() == slot.current() && !elsewhere(index) {
-                *slot = Slot::stable(slot.current());
-                write(index, *slot);
+                let stable = Slot::stable(slot.current());
+                self.put(index, stable, 0);
+                write(index, stable);
             }
         }
     }

@@ -81,6 +81,8 @@ pub(crate) struct World {
     servers: BTreeMap<u32, Server>,
     connections: Vec<Connection>,
     ring: Ring,
+    /// Slots that its backends need.
+    table: usize,
     tables: Memory,
 }
 
@@ -98,6 +100,7 @@ impl World {
             servers: BTreeMap::new(),
             connections: Vec::new(),
             ring: Ring::new(&[0], remember, 0),
+            table: 1,
             tables: Memory::default(),
         };
         for _ in 0..backends {
@@ -230,6 +233,11 @@ impl World {
             elsewhere[index] |= flow.backend != self.ring.slots()[index].current();
         }
         self.ring.release(|index| elsewhere[index], write);
+        if let Some(ring) = self.ring.shrunk(self.table) {
+            self.tables.slots = ring.slots().to_vec();
+            self.ring = ring;
+            self.publish();
+        }
     }
 
     /// Another backend.
@@ -309,8 +317,8 @@ impl World {
             })
             .collect();
         let slots = self.ring.slots().len();
-        let log2 = maglev::log2_slots(members.len()).max(slots.trailing_zeros());
-        let owners = maglev::build(&members, log2);
+        let owners = maglev::build(&members, maglev::log2_slots(members.len()));
+        self.table = owners.len();
         let now = self.now();
         if owners.len() > slots {
             self.ring = self.ring.grown(&owners, now);
