@@ -1,11 +1,11 @@
 //! `weir agent`: everything put together, until a signal ends it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::mpsc,
 };
 
 use crate::{
@@ -37,7 +37,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         );
     }
     warn_of_sysctls();
-    let (targets, checked) = watch::channel(Arc::default());
+    let (targets, checked) = mpsc::unbounded_channel();
     let verdicts = health::spawn(checked);
     let admin = config.agent.admin.clone();
     let (state, owner) = state::spawn(Parts {

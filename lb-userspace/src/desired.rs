@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Display},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -185,6 +186,9 @@ impl DesiredBackend {
     }
 }
 
+/// A pool's backends by name.
+pub type DesiredPool = BTreeMap<String, DesiredBackend>;
+
 /// Everything that the data path and the proxy should be doing.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Desired {
@@ -192,10 +196,75 @@ pub struct Desired {
     pub services: BTreeMap<String, DesiredService>,
     /// Services of the HTTP proxy, by name.
     pub local: BTreeMap<String, DesiredLocal>,
-    /// Pools by name; each, its backends by name.
-    pub pools: BTreeMap<String, BTreeMap<String, DesiredBackend>>,
+    /// Pools by name.
+    pub pools: BTreeMap<String, Arc<DesiredPool>>,
     /// `full-nat`: addresses of this host that backends see as the source.
     pub source_addresses: Vec<IpAddr>,
     /// `full-nat`: first and last source port.
     pub source_ports: (u16, u16),
+}
+
+/// What of [`Desired`] changes: services and pools by name, `None` for those that go.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Delta {
+    /// Services of the packet path.
+    pub services: BTreeMap<String, Option<DesiredService>>,
+    /// Services of the HTTP proxy.
+    pub local: BTreeMap<String, Option<DesiredLocal>>,
+    /// Pools.
+    pub pools: BTreeMap<String, Option<Arc<DesiredPool>>>,
+}
+
+impl Delta {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.local.is_empty() && self.pools.is_empty()
+    }
+
+    /// What makes `new` of `old`, their sources aside.
+    pub fn between(old: &Desired, new: &Desired) -> Self {
+        Self {
+            services: differences(&old.services, &new.services),
+            local: differences(&old.local, &new.local),
+            pools: differences(&old.pools, &new.pools),
+        }
+    }
+}
+
+impl Desired {
+    /// Makes a change; returns the one that undoes it.
+    pub fn change(&mut self, delta: Delta) -> Delta {
+        Delta {
+            services: exchange(&mut self.services, delta.services),
+            local: exchange(&mut self.local, delta.local),
+            pools: exchange(&mut self.pools, delta.pools),
+        }
+    }
+}
+
+/// What of a map changes: `None` for what goes.
+type Changes<T> = BTreeMap<String, Option<T>>;
+
+fn differences<T: Clone + PartialEq>(
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+) -> Changes<T> {
+    let gone = old.keys().filter(|name| !new.contains_key(*name));
+    let gone = gone.map(|name| (name.clone(), None));
+    let other = new
+        .iter()
+        .filter(|(name, new)| old.get(*name) != Some(*new));
+    let other = other.map(|(name, new)| (name.clone(), Some(new.clone())));
+    gone.chain(other).collect()
+}
+
+fn exchange<T>(all: &mut BTreeMap<String, T>, changes: Changes<T>) -> Changes<T> {
+    let exchange = |(name, new): (String, Option<T>)| {
+        let old = match new {
+            Some(new) => all.insert(name.clone(), new),
+            None => all.remove(&name),
+        };
+        (name, old)
+    };
+    changes.into_iter().map(exchange).collect()
 }

@@ -38,8 +38,7 @@ impl Error {
     }
 
     pub(super) fn not_found(what: &'static str, name: &str) -> Self {
-        let name = name.to_owned();
-        Refused::NotFound { what, name }.into()
+        Refused::not_found(what, name).into()
     }
 }
 
@@ -54,7 +53,9 @@ impl From<Refused> for Error {
         let status = match &refused {
             Refused::NotFound { .. } => StatusCode::NOT_FOUND,
             Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refused::DataPlane(ApplyError::Kernel(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::DataPlane(ApplyError::Kernel(_)) | Refused::Together => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Refused::DataPlane(_) => StatusCode::CONFLICT,
             Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };

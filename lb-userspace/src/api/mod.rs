@@ -19,7 +19,7 @@ pub use self::{
     listen::{Listeners, listen, serve},
 };
 use crate::{
-    config::{Config, Problem, from_json},
+    config::{Config, Draft, Problem, Problems, from_json},
     dataplane::{Explanation, Question},
     state::{State, StatusView},
 };
@@ -67,18 +67,24 @@ pub fn router(state: State) -> Router {
 }
 
 async fn status(Extract(state): Extract<State>) -> Answer<StatusView> {
-    Ok(Json(state.view().await?.status))
+    Ok(Json(state.status().await?))
 }
 
 async fn config(Extract(state): Extract<State>) -> Answer<Config> {
-    Ok(Json(state.view().await?.config))
+    Ok(Json(state.config().await?))
 }
 
 /// Many changes at once, or none of them.
 async fn put_config(Extract(state): Extract<State>, body: Bytes) -> Done {
     let new: Config = from_json(&body, "")?;
-    let edit = |config: &mut Config| {
-        *config = new;
+    let edit = |draft: &mut Draft<'_>| {
+        if new.agent != draft.config().agent {
+            new.check()?;
+            let expected = "the values that the agent started with: restart it to change them";
+            let problem = Problem::new("agent", "another value", expected);
+            return Err(Problems(vec![problem]).into());
+        }
+        draft.replace(new.pools, new.services);
         Ok(())
     };
     state.change(edit).await?;

@@ -12,19 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Done, Error, put_status};
 use crate::{
-    config::{Backend, Config, Pool, from_json, join},
+    config::{Backend, Draft, Pool, from_json, join},
     state::{BackendView, PoolView, Refused, State},
 };
 
 pub(super) async fn all(Extract(state): Extract<State>) -> Answer<BTreeMap<String, PoolView>> {
-    Ok(Json(state.view().await?.pools))
+    Ok(Json(state.pools().await?))
 }
 
 pub(super) async fn one(
     Extract(state): Extract<State>,
     Path(name): Path<String>,
 ) -> Answer<PoolView> {
-    let pool = state.view().await?.pools.remove(&name);
+    let pool = state.pool(name.clone()).await?;
     pool.map(Json)
         .ok_or_else(|| Error::not_found("pool", &name))
 }
@@ -35,17 +35,17 @@ pub(super) async fn put(
     body: Bytes,
 ) -> Done {
     let pool: Pool = from_json(&body, &join("pools", &name))?;
-    let old = state
-        .change(move |config| Ok(config.pools.insert(name, pool)))
+    let replaced = state
+        .change(move |draft| Ok(draft.set_pool(name, Some(pool))))
         .await?;
-    Ok(put_status(old.is_some()))
+    Ok(put_status(replaced))
 }
 
 pub(super) async fn delete(Extract(state): Extract<State>, Path(name): Path<String>) -> Done {
     state
-        .change(move |config| {
-            let old = config.pools.remove(&name);
-            old.ok_or(Refused::NotFound { what: "pool", name })
+        .change(move |draft| match draft.set_pool(name.clone(), None) {
+            true => Ok(()),
+            false => Err(Refused::not_found("pool", &name)),
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -57,14 +57,7 @@ pub(super) async fn backend(
     Extract(state): Extract<State>,
     Path((pool, name)): BackendPath,
 ) -> Answer<BackendView> {
-    let mut pools = state.view().await?.pools;
-    let pool = pools
-        .get_mut(&pool)
-        .ok_or_else(|| Error::not_found("pool", &pool))?;
-    let backend = pool.backends.remove(&name);
-    backend
-        .map(Json)
-        .ok_or_else(|| Error::not_found("backend", &name))
+    Ok(Json(state.backend(pool, name).await??))
 }
 
 pub(super) async fn put_backend(
@@ -73,10 +66,13 @@ pub(super) async fn put_backend(
     body: Bytes,
 ) -> Done {
     let backend: Backend = from_json(&body, &backend_field(&pool, &name))?;
-    let old = state
-        .change(move |config| Ok(backends(config, pool)?.insert(name, backend)))
+    let replaced = state
+        .change(move |draft| {
+            backends(draft, &pool)?;
+            Ok(draft.set_backend(&pool, name, Some(backend)))
+        })
         .await?;
-    Ok(put_status(old.is_some()))
+    Ok(put_status(replaced))
 }
 
 pub(super) async fn delete_backend(
@@ -84,9 +80,12 @@ pub(super) async fn delete_backend(
     Path((pool, name)): BackendPath,
 ) -> Done {
     state
-        .change(move |config| {
-            let old = backends(config, pool)?.remove(&name);
-            old.ok_or(no_backend(name))
+        .change(move |draft| {
+            backends(draft, &pool)?;
+            match draft.set_backend(&pool, name.clone(), None) {
+                true => Ok(()),
+                false => Err(Refused::not_found("backend", &name)),
+            }
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -107,9 +106,10 @@ pub(super) async fn set_weight(
 ) -> Done {
     let Weight { weight } = from_json(&body, &backend_field(&pool, &name))?;
     state
-        .change(move |config| {
-            let backend = backends(config, pool)?.get_mut(&name);
-            backend.ok_or(no_backend(name))?.weight = weight;
+        .change(move |draft| {
+            let backend = backends(draft, &pool)?.get(&name).cloned();
+            let backend = backend.ok_or_else(|| Refused::not_found("backend", &name))?;
+            draft.set_backend(&pool, name, Some(Backend { weight, ..backend }));
             Ok(())
         })
         .await?;
@@ -150,21 +150,13 @@ pub(super) async fn undrain(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn backends(config: &mut Config, pool: String) -> Result<&mut BTreeMap<String, Backend>, Refused> {
-    match config.pools.get_mut(&pool) {
-        Some(pool) => Ok(&mut pool.backends),
-        None => Err(Refused::NotFound {
-            what: "pool",
-            name: pool,
-        }),
-    }
-}
-
-fn no_backend(name: String) -> Refused {
-    Refused::NotFound {
-        what: "backend",
-        name,
-    }
+fn backends<'a>(
+    draft: &'a Draft<'_>,
+    pool: &str,
+) -> Result<&'a BTreeMap<String, Backend>, Refused> {
+    let found = draft.config().pools.get(pool);
+    let found = found.ok_or_else(|| Refused::not_found("pool", pool))?;
+    Ok(&found.backends)
 }
 
 fn backend_field(pool: &str, name: &str) -> String {

@@ -16,14 +16,14 @@ use crate::{
 };
 
 pub(super) async fn all(Extract(state): Extract<State>) -> Answer<BTreeMap<String, ServiceView>> {
-    Ok(Json(state.view().await?.services))
+    Ok(Json(state.services().await?))
 }
 
 pub(super) async fn one(
     Extract(state): Extract<State>,
     Path(name): Path<String>,
 ) -> Answer<ServiceView> {
-    let service = state.view().await?.services.remove(&name);
+    let service = state.service(name.clone()).await?;
     service
         .map(Json)
         .ok_or_else(|| Error::not_found("service", &name))
@@ -35,20 +35,17 @@ pub(super) async fn put(
     body: Bytes,
 ) -> Done {
     let service: Service = from_json(&body, &join("services", &name))?;
-    let old = state
-        .change(move |config| Ok(config.services.insert(name, service)))
+    let replaced = state
+        .change(move |draft| Ok(draft.set_service(name, Some(service))))
         .await?;
-    Ok(put_status(old.is_some()))
+    Ok(put_status(replaced))
 }
 
 pub(super) async fn delete(Extract(state): Extract<State>, Path(name): Path<String>) -> Done {
     state
-        .change(move |config| {
-            let old = config.services.remove(&name);
-            old.ok_or(Refused::NotFound {
-                what: "service",
-                name,
-            })
+        .change(move |draft| match draft.set_service(name.clone(), None) {
+            true => Ok(()),
+            false => Err(Refused::not_found("service", &name)),
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)

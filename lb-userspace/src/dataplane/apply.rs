@@ -1,8 +1,9 @@
-//! Making the maps say what is desired: compile, compare with what they say, write the
-//! difference. What is new is written before anything names it, and what goes is unnamed
+//! Making the maps say what is desired: take in what changes, and write what of it the maps do
+//! not say yet. What is new is written before anything names it, and what goes is unnamed
 //! before it is freed, so that a packet finds either the old or the new, whole.
 
 use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use anyhow::Context as _;
 
 use super::{
     address::to_abi,
-    backends::Backends,
+    backends::{Backends, Outcome, Writing},
     clock,
     loader::Maps,
     next_hops::NextHops,
@@ -20,7 +21,7 @@ use super::{
     rings::{Rings, Wanted},
     services::{self, Services},
 };
-use crate::desired::{Algorithm, Desired, OnDeath};
+use crate::desired::{Algorithm, Delta, Desired, DesiredPool, DesiredService, OnDeath};
 
 /// Why a desired state was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +56,21 @@ pub(crate) struct Applied {
     pub(crate) services: Services,
     pub(crate) backends: Backends,
     pub(crate) rings: Rings,
-    sources: Vec<IpAddr>,
     longest_idle: Duration,
+    /// What they are to say, and do but for what is unfinished.
+    desired: Desired,
+    /// Services by the pools that they name.
+    users: HashMap<String, BTreeSet<String>>,
+    unfinished: Unfinished,
+}
+
+/// What the maps may not say yet.
+#[derive(Default)]
+struct Unfinished {
+    services: BTreeSet<String>,
+    local: BTreeSet<String>,
+    /// And whether rings of theirs are out of date.
+    pools: BTreeMap<String, bool>,
 }
 
 impl Applied {
@@ -67,8 +81,10 @@ impl Applied {
             services: Services::new(limits.services),
             backends: Backends::new(limits.backends),
             rings,
-            sources: Vec::new(),
             longest_idle: Duration::ZERO,
+            desired: Desired::default(),
+            users: HashMap::new(),
+            unfinished: Unfinished::default(),
         }
     }
 
@@ -83,48 +99,56 @@ impl Applied {
         next_hops: &NextHops,
         desired: &Desired,
     ) -> Result<(), ApplyError> {
-        let now = Instant::now();
-        self.check(desired, now)?;
-        self.longest_idle = desired
-            .services
-            .values()
-            .map(|service| service.idle_timeout)
-            .fold(self.longest_idle, Duration::max);
-        self.write_sources(maps, desired)?;
-        let members = self.backends.write(maps, next_hops, desired, now)?;
-        self.backends.retire(maps, desired, now, self.longest_idle);
-        let wanted = desired.services.iter().filter_map(|(name, service)| {
-            Some(Wanted {
-                service: name,
-                pool: &service.pool,
-                members: members.get(service.pool.as_str())?,
-                in_turns: service.algorithm == Algorithm::RoundRobin,
-                remember: services::remember(service),
-                silent: service.on_death == OnDeath::Silent,
-            })
-        });
-        let backends = &self.backends;
-        let tick = clock::tick().context("reading the clock")?;
-        self.rings.set(wanted, tick, |id| backends.is_dead(id))?;
-        let (rings, sources) = (&self.rings, &self.sources);
-        let ring_word = |name: &str| rings.word(name);
-        self.services
-            .write(maps, desired, ring_word, sources, self.longest_idle)?;
-        self.services.write_keys(maps, desired, &self.backends)?;
-        let mut settings = maps.settings.read(0);
-        settings.features = services::needed_features(desired);
-        maps.settings.write(0, &settings);
-        self.rings
-            .keep(|service| desired.services.contains_key(service));
+        let sources = sorted(&desired.source_addresses);
+        if !self.desired.source_addresses.is_empty() && self.desired.source_addresses != sources {
+            return Err(ApplyError::Fixed("agent.full_nat.addresses"));
+        }
+        let delta = Delta::between(&self.desired, desired);
+        self.check(&delta)?;
+        for (index, &source) in (0..).zip(&sources) {
+            maps.sources
+                .set(index, Raw(to_abi(source).0), 0)
+                .with_context(|| format!("source address {source}"))?;
+        }
+        self.desired.source_addresses = sources;
+        self.desired.source_ports = desired.source_ports;
+        self.change(maps, next_hops, delta)
+    }
+
+    /// Makes the maps say what changes.
+    ///
+    /// # Errors
+    ///
+    /// See [`ApplyError`]; only with [`ApplyError::Kernel`] was anything changed.
+    pub(crate) fn change(
+        &mut self,
+        maps: &mut Maps,
+        next_hops: &NextHops,
+        delta: Delta,
+    ) -> Result<(), ApplyError> {
+        self.check(&delta)?;
+        self.take_in(delta);
+        self.write(maps, next_hops)?;
+        self.unfinished = Unfinished::default();
         Ok(())
     }
 
-    fn check(&self, desired: &Desired, now: Instant) -> Result<(), ApplyError> {
-        if !self.sources.is_empty() && self.sources != sorted(&desired.source_addresses) {
-            return Err(ApplyError::Fixed("agent.full_nat.addresses"));
-        }
-        let services = self.services.demand(desired, now);
-        let backends = self.backends.demand(desired, now);
+    /// Whether the kernel has refused a part of what is desired.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        !self.unfinished.services.is_empty() || !self.unfinished.pools.is_empty()
+    }
+
+    /// How many new services and backends there is room for.
+    pub(crate) fn room(&self) -> (usize, usize) {
+        let (now, nothing) = (Instant::now(), Delta::default());
+        let services = self.services.demand(&nothing, now);
+        (services.1, self.backends.demand(&nothing, now).1)
+    }
+
+    fn check(&self, delta: &Delta) -> Result<(), ApplyError> {
+        let now = Instant::now();
+        let services = self.services.demand(delta, now);
+        let backends = self.backends.demand(delta, now);
         for (what, (wanted, available), limit) in [
             ("services", services, self.limits.services),
             ("backends", backends, self.limits.backends),
@@ -141,18 +165,156 @@ impl Applied {
         Ok(())
     }
 
-    fn write_sources(&mut self, maps: &mut Maps, desired: &Desired) -> anyhow::Result<()> {
-        if self.sources.is_empty() {
-            let sources = sorted(&desired.source_addresses);
-            for (index, &source) in (0..).zip(&sources) {
-                maps.sources
-                    .set(index, Raw(to_abi(source).0), 0)
-                    .with_context(|| format!("source address {source}"))?;
+    fn take_in(&mut self, delta: Delta) {
+        for local in delta.local.keys() {
+            self.unfinished.local.insert(local.clone());
+        }
+        for pool in delta.pools.keys() {
+            self.unfinished.pools.entry(pool.clone()).or_default();
+        }
+        for (name, new) in &delta.services {
+            self.unfinished.services.insert(name.clone());
+            for pool in self.desired.services.get(name).into_iter().flat_map(pools) {
+                if let Some(users) = self.users.get_mut(pool) {
+                    users.remove(name);
+                    if users.is_empty() {
+                        self.users.remove(pool);
+                    }
+                }
             }
-            self.sources = sources;
+            for pool in new.iter().flat_map(pools) {
+                let users = self.users.entry(pool.clone()).or_default();
+                users.insert(name.clone());
+            }
+            let idle = new.as_ref().map(|service| service.idle_timeout);
+            self.longest_idle = self.longest_idle.max(idle.unwrap_or_default());
+        }
+        self.desired.change(delta);
+    }
+
+    fn write(&mut self, maps: &mut Maps, next_hops: &NextHops) -> anyhow::Result<()> {
+        self.write_backends(maps, next_hops)?;
+        let Self {
+            services,
+            backends,
+            rings,
+            desired,
+            unfinished,
+            ..
+        } = self;
+        let needed = services::needed_features(desired.services.values());
+        let mut settings = maps.settings.read(0);
+        settings.features |= needed;
+        maps.settings.write(0, &settings);
+        let mut to = services::Writing {
+            maps,
+            backends,
+            sources: &desired.source_addresses,
+            source_ports: desired.source_ports,
+            longest_idle: self.longest_idle,
+        };
+        let (stay, go): (Vec<&String>, Vec<&String>) =
+            (unfinished.services.iter()).partition(|name| desired.services.contains_key(*name));
+        for name in &stay {
+            services.prepare(&mut to, name, &desired.services[*name]);
+        }
+
+        let mut affected: BTreeSet<(&str, &str)> = BTreeSet::new();
+        let mut buried: BTreeSet<&str> = BTreeSet::new();
+        for &name in &stay {
+            affected.insert((&desired.services[name].pool, name));
+        }
+        for (pool, _) in unfinished.pools.iter().filter(|(_, stale)| **stale) {
+            for user in self.users.get(pool).into_iter().flatten() {
+                if desired.services[user].pool == *pool {
+                    affected.insert((pool, user));
+                } else {
+                    buried.insert(user);
+                }
+            }
+        }
+        let wanted = affected.iter().map(|&(pool, name)| {
+            let service = &desired.services[name];
+            Wanted {
+                service: name,
+                pool,
+                in_turns: service.algorithm == Algorithm::RoundRobin,
+                remember: services::remember(service),
+                silent: is_silent(service),
+            }
+        });
+        let tick = clock::tick().context("reading the clock")?;
+        let dead = |id| backends.is_dead(id);
+        rings.set(wanted, |pool| backends.members(pool), tick, dead)?;
+        for name in buried {
+            if is_silent(&desired.services[name]) {
+                rings.bury(name, dead);
+            }
+        }
+        for (_, name) in affected {
+            services.write(&mut to, name, &desired.services[name], rings.word(name))?;
+        }
+        for name in &go {
+            services.remove(&mut to, name);
+        }
+        let maps = to.maps;
+        for name in std::mem::take(&mut unfinished.local) {
+            services.write_local(maps, &name, desired.local.get(&name));
+        }
+        maps.services_by_key.finish().context("service keys")?;
+        maps.returns.finish().context("return keys")?;
+        settings.features = needed;
+        maps.settings.write(0, &settings);
+        for name in go {
+            rings.remove(name);
         }
         Ok(())
     }
+
+    fn write_backends(&mut self, maps: &mut Maps, next_hops: &NextHops) -> anyhow::Result<()> {
+        let none = DesiredPool::new();
+        for (pool, stale) in &mut self.unfinished.pools {
+            let desired = self.desired.pools.get(pool);
+            let desired = desired.map_or(&none, |desired| desired);
+            let mut outcome = Outcome::default();
+            let mut to = Writing {
+                maps,
+                next_hops,
+                now: Instant::now(),
+                longest_idle: self.longest_idle,
+            };
+            let result = self.backends.write(&mut to, pool, desired, &mut outcome);
+            *stale |= outcome.changed;
+            self.services.joined(maps, pool, &outcome.joined);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Frees what no flow needs any more, `has_flows` having seen them all since `seen`.
+    pub(crate) fn tidy(&mut self, maps: &mut Maps, seen: Instant, has_flows: impl Fn(u32) -> bool) {
+        for backend in self.backends.free(maps, seen, has_flows) {
+            self.services.left(maps, &backend);
+        }
+        self.services.tidy(maps, &self.backends);
+        match self.rings.shrink() {
+            Ok(shrunk) => {
+                for (name, word) in shrunk {
+                    self.services.write_ring(maps, &name, word);
+                }
+            }
+            Err(error) => tracing::warn!("shrinking rings: {error:#}"),
+        }
+        self.rings.collect();
+    }
+}
+
+fn pools(service: &DesiredService) -> impl Iterator<Item = &String> {
+    service.other_pools.iter().chain([&service.pool])
+}
+
+fn is_silent(service: &DesiredService) -> bool {
+    service.on_death == OnDeath::Silent
 }
 
 /// IPv4 before IPv6, so that each family's are in a row.

@@ -23,26 +23,28 @@ impl Ids {
         }
     }
 
-    /// An index that nothing remembers, or `None` where all are in use or resting.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<u32> {
+    /// An index that nothing remembers, and whether it was in use before; `None` where all are
+    /// in use or resting.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(u32, bool)> {
         if let Some(&(usable, id)) = self.resting.front()
             && usable <= now
         {
             self.resting.pop_front();
-            return Some(id);
+            return Some((id, true));
         }
         if self.next > self.limit {
             return None;
         }
         let id = self.next;
         self.next += 1;
-        Some(id)
+        Some((id, false))
     }
 
     /// How many [`Ids::take`] can give at most now.
     pub(crate) fn available(&self, now: Instant) -> usize {
-        let rested = self.resting.iter().filter(|(usable, _)| *usable <= now);
-        (self.limit + 1 - self.next) as usize + rested.count()
+        // In the order of their rests.
+        let rested = self.resting.partition_point(|(usable, _)| *usable <= now);
+        (self.limit + 1 - self.next) as usize + rested
     }
 
     /// Takes an index back; it rests for `rest`.
@@ -64,7 +66,7 @@ mod tests {
         let mut ids = Ids::new(2);
         assert_eq!(
             (ids.take(now), ids.take(now), ids.take(now)),
-            (Some(1), Some(2), None)
+            (Some((1, false)), Some((2, false)), None)
         );
         ids.give_back(2, now, Duration::from_secs(60));
         ids.give_back(1, now, Duration::from_secs(30));
@@ -72,7 +74,7 @@ mod tests {
         let later = now + Duration::from_secs(30);
         assert_eq!(
             (ids.available(later), ids.take(later), ids.take(later)),
-            (1, Some(1), None)
+            (1, Some((1, true)), None)
         );
     }
 }

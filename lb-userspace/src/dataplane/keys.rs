@@ -1,9 +1,9 @@
 //! A hash map of endpoints, and the array in front of it that packets look at first.
 
-use std::collections::BTreeMap;
+use std::{collections, io::ErrorKind};
 
 use anyhow::Context as _;
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 use lb_common::{
     abi::{Front, ServiceKey},
     front::{self, ABSENT, SHARED},
@@ -15,9 +15,12 @@ use super::{mapped::MappedArray, raw::Raw};
 pub(crate) struct Keys {
     map: HashMap<MapData, Raw<ServiceKey>, u32>,
     front: MappedArray<Front>,
-    held: BTreeMap<ServiceKey, u32>,
+    held: collections::HashMap<ServiceKey, u32>,
+    /// Keys that the kernel did not take, and what it said last.
+    refused: Vec<ServiceKey>,
+    error: Option<anyhow::Error>,
     /// Keys by their place in the array.
-    places: BTreeMap<u32, Vec<ServiceKey>>,
+    places: collections::HashMap<u32, Vec<ServiceKey>>,
 }
 
 impl Keys {
@@ -29,37 +32,68 @@ impl Keys {
         Self {
             map,
             front,
-            held: BTreeMap::new(),
-            places: BTreeMap::new(),
+            held: collections::HashMap::new(),
+            refused: Vec::new(),
+            error: None,
+            places: collections::HashMap::new(),
         }
     }
 
-    /// Makes the map hold `new`, and nothing else.
+    /// Has a key mean a value. [`Keys::finish`] tells whether the kernel took it.
+    pub(crate) fn set(&mut self, key: ServiceKey, value: u32) {
+        if self.held.insert(key, value) != Some(value) {
+            self.write(key);
+        }
+    }
+
+    /// Has a key mean nothing, if it means this value.
+    pub(crate) fn remove(&mut self, key: ServiceKey, value: u32) {
+        if self.held.get(&key) == Some(&value) {
+            self.held.remove(&key);
+            self.write(key);
+        }
+    }
+
+    /// Tries again what the kernel has refused.
     ///
     /// # Errors
     ///
-    /// The kernel's.
-    pub(crate) fn hold(&mut self, new: BTreeMap<ServiceKey, u32>) -> anyhow::Result<()> {
-        for (key, value) in &new {
-            if self.held.get(key) != Some(value) {
+    /// The kernel's, if it still does.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+        for key in std::mem::take(&mut self.refused) {
+            self.write(key);
+        }
+        match self.error.take() {
+            Some(error) if !self.refused.is_empty() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&mut self, key: ServiceKey) {
+        let result = match self.held.get(&key) {
+            Some(value) => {
                 // The map first: the array may say "ask it" at any moment.
-                self.map.insert(Raw(*key), value, 0).context("insertion")?;
-                self.held.insert(*key, *value);
-                self.place(key);
+                let result = self.map.insert(Raw(key), value, 0).context("insertion");
+                self.place(&key);
+                result
             }
+            None => {
+                self.place(&key);
+                match self.map.remove(&Raw(key)) {
+                    // It was never there.
+                    Err(MapError::SyscallError(error))
+                        if error.io_error.kind() == ErrorKind::NotFound =>
+                    {
+                        Ok(())
+                    }
+                    result => result.context("removal"),
+                }
+            }
+        };
+        if let Err(error) = result {
+            self.refused.push(key);
+            self.error = Some(error);
         }
-        let gone: Vec<ServiceKey> = self
-            .held
-            .keys()
-            .filter(|key| !new.contains_key(key))
-            .copied()
-            .collect();
-        for key in gone {
-            self.held.remove(&key);
-            self.place(&key);
-            self.map.remove(&Raw(key)).context("removal")?;
-        }
-        Ok(())
     }
 
     /// Makes the array's entry for a key say what is held.

@@ -105,7 +105,8 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
         .map_max_entries("RETURNS_FRONT", returns_front)
         .map_max_entries("RINGS", rings(options.limits))
         .map_max_entries("BACKENDS", backends + 1)
-        .map_max_entries("RETURNS", backends)
+        // A backend may serve a service over TCP and another over UDP.
+        .map_max_entries("RETURNS", 2 * backends)
         .map_max_entries("PORT_TURNS", backends + 1)
         .map_max_entries("SERVICE_COUNTERS", services + 1)
         .map_max_entries("BACKEND_COUNTERS", backends + 1)

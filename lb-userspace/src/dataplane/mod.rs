@@ -21,20 +21,16 @@ mod next_hops;
 mod options;
 mod raw;
 mod readable;
+mod returns;
 mod rings;
 mod services;
 mod tasks;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use aya::{Ebpf, programs::Xdp};
-use lb_common::maglev::digest;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::Notify, task::JoinSet};
 
 use self::{
     apply::Applied,
@@ -54,13 +50,14 @@ pub use self::{
     options::{Attach, Interface, Limits, Options},
     raw::Raw,
 };
-use crate::desired::Desired;
+use crate::desired::{Delta, Desired};
 
 /// The loaded data path. Dropping it detaches the program from every interface.
 pub struct DataPlane {
     state: Arc<Mutex<State>>,
     attachments: Vec<Attachment>,
-    targets: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    /// Told when there are backends at addresses where none were, or none any more.
+    moved: Arc<Notify>,
     janitor: Arc<Janitor>,
     // Ends the tasks with the data path.
     _tasks: JoinSet<()>,
@@ -96,7 +93,7 @@ impl DataPlane {
             .iter()
             .map(|attached| attached.ifindex)
             .collect();
-        let (targets, followed) = watch::channel(Arc::default());
+        let moved = Arc::new(Notify::new());
         let state = Arc::new(Mutex::new(State {
             ebpf: Some(ebpf),
             maps,
@@ -108,22 +105,39 @@ impl DataPlane {
             flows: Flows::default(),
         }));
         let janitor = Arc::new(janitor);
-        let tasks = tasks::spawn(&state, followed, neighbour_requests, janitor.clone())?;
+        let tasks = tasks::spawn(&state, moved.clone(), neighbour_requests, janitor.clone())?;
         Ok(Self {
             state,
             attachments,
-            targets,
+            moved,
             janitor,
             _tasks: tasks,
         })
     }
 
-    /// Makes the data path do what is desired. Blocks for milliseconds.
+    /// Makes the data path do what is desired, whatever it did before.
     ///
     /// # Errors
     ///
     /// See [`ApplyError`].
     pub fn apply(&mut self, desired: &Desired) -> Result<(), ApplyError> {
+        self.with(|applied, maps, next_hops| applied.apply(maps, next_hops, desired))
+    }
+
+    /// Makes the data path do what changes. An empty change finishes what the kernel has
+    /// refused before.
+    ///
+    /// # Errors
+    ///
+    /// See [`ApplyError`].
+    pub fn change(&mut self, delta: Delta) -> Result<(), ApplyError> {
+        self.with(|applied, maps, next_hops| applied.change(maps, next_hops, delta))
+    }
+
+    fn with(
+        &mut self,
+        change: impl FnOnce(&mut Applied, &mut Maps, &NextHops) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
         let mut state = lock(&self.state);
         let State {
             maps,
@@ -131,12 +145,21 @@ impl DataPlane {
             next_hops,
             ..
         } = &mut *state;
-        let result = applied.apply(maps, next_hops, desired);
-        let addresses = applied.backends.addresses();
-        let addresses = addresses.map(|(address, _)| address).collect();
-        drop(state);
-        self.targets.send_replace(Arc::new(addresses));
+        let result = change(applied, maps, next_hops);
+        if applied.backends.take_moved() {
+            self.moved.notify_one();
+        }
         result
+    }
+
+    /// Whether the kernel has refused a part of what is desired; see [`DataPlane::change`].
+    pub fn is_unfinished(&self) -> bool {
+        lock(&self.state).applied.is_unfinished()
+    }
+
+    /// How many new services and backends there is room for.
+    pub fn room(&self) -> (usize, usize) {
+        lock(&self.state).applied.room()
     }
 
     /// All counters since the data path was loaded.
@@ -145,46 +168,84 @@ impl DataPlane {
     ///
     /// The kernel's.
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        let state = lock(&self.state);
-        let State {
-            maps,
-            applied,
-            flows,
-            ..
-        } = &*state;
+        let (services, backends) = {
+            let applied = &lock(&self.state).applied;
+            let services = applied.services.iter().map(|(name, _)| name.to_owned());
+            let backends = applied.backends.names();
+            (services.collect::<Vec<_>>(), backends.collect::<Vec<_>>())
+        };
         let mut counters = Counters {
-            unmatched_drops: maps.drops(0)?,
-            flows: flows.counters(),
+            flows: self.flow_counters(),
+            unmatched_drops: self.unmatched_drops()?,
             ..Counters::default()
         };
-        let mut identities = HashMap::new();
-        for (key, id) in applied.backends.live() {
-            let backend = BackendCounters {
-                traffic: maps.backend_counters(id)?,
-                flows: flows.of(id),
-            };
-            let pool = counters.backends.entry(key.pool.clone()).or_default();
-            pool.insert(key.name.clone(), backend);
-            identities.insert(id, backends::identity(&maps.backends.read(id)));
+        for name in services {
+            let of_service = self.service_counters(&name)?;
+            counters.services.insert(name, of_service);
         }
-        for (name, service) in applied.services.iter() {
-            let mut of_service = maps.service_counters(service.index)?;
-            if let Some(ring) = applied.rings.get(name) {
-                (of_service.slots, of_service.tracked_slots) = ring.counts();
-                let key = |id| identities.get(&id).copied().unwrap_or(0);
-                of_service.digest = format!("{:016x}", digest(ring.owners().map(key)));
-            }
-            counters.services.insert(name.to_owned(), of_service);
+        for (pool, name) in backends {
+            let of_backend = self.backend_counters(&pool, &name)?;
+            let of_pool = counters.backends.entry(pool.to_string()).or_default();
+            of_pool.insert(name.to_string(), of_backend);
         }
         Ok(counters)
+    }
+
+    /// Counters of a service; all zero where there is no such service.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn service_counters(&self, name: &str) -> anyhow::Result<ServiceCounters> {
+        let state = lock(&self.state);
+        let State { maps, applied, .. } = &*state;
+        let Some(service) = applied.services.get(name) else {
+            return Ok(ServiceCounters::default());
+        };
+        let mut counters = maps.service_counters(service.index)?;
+        if let Some(ring) = applied.rings.get(name) {
+            (counters.slots, counters.tracked_slots) = ring.counts();
+            let digest = ring.digest(|id| applied.backends.identity(id));
+            counters.digest = format!("{digest:016x}");
+        }
+        Ok(counters)
+    }
+
+    /// Counters of a backend; all zero where there is no such backend.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn backend_counters(&self, pool: &str, name: &str) -> anyhow::Result<BackendCounters> {
+        let state = lock(&self.state);
+        let Some(id) = state.applied.backends.id(pool, name) else {
+            return Ok(BackendCounters::default());
+        };
+        Ok(BackendCounters {
+            traffic: state.maps.backend_counters(id)?,
+            flows: state.flows.of(id),
+        })
+    }
+
+    /// Drops that no one service can be blamed for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn unmatched_drops(&self) -> anyhow::Result<Drops> {
+        Ok(lock(&self.state).maps.drops(0)?)
+    }
+
+    /// The flow tables.
+    pub fn flow_counters(&self) -> FlowCounters {
+        lock(&self.state).flows.counters()
     }
 
     /// Live flows of a backend as the janitor saw them last, and its passes so far; `None`
     /// where there is no such backend.
     pub fn flows(&self, pool: &str, name: &str) -> Option<(u64, u64)> {
         let state = lock(&self.state);
-        let mut backends = state.applied.backends.live();
-        let (_, id) = backends.find(|(key, _)| key.pool == pool && key.name == name)?;
+        let id = state.applied.backends.id(pool, name)?;
         Some((state.flows.of(id), state.flows.passes()))
     }
 

@@ -21,9 +21,13 @@ impl NextHops {
         }
     }
 
-    /// Takes the resolver's next table.
-    pub(crate) fn update(&mut self, table: Arc<Table>) {
-        self.table = table;
+    /// Takes the resolver's next table; returns the addresses whose next hop is another now.
+    pub(crate) fn update(&mut self, table: Arc<Table>) -> Vec<IpAddr> {
+        let old = std::mem::replace(&mut self.table, table);
+        let (old, new) = (&old.next_hops, &self.table.next_hops);
+        let other = new.iter().filter(|(at, hop)| old.get(at) != Some(*hop));
+        let gone = old.keys().filter(|at| !new.contains_key(at));
+        other.map(|(at, _)| at).chain(gone).copied().collect()
     }
 
     /// Puts the next hop of `address` into a backend's entry; where there is none, packets

@@ -41,8 +41,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) service: &'a str,
     /// The pool that it is made of.
     pub(crate) pool: &'a str,
-    /// That pool's backends that take new flows.
-    pub(crate) members: &'a [Member],
     /// Slots in the order of turns, instead of by hash.
     pub(crate) in_turns: bool,
     /// Which flows are remembered.
@@ -56,12 +54,24 @@ pub(crate) struct ServiceRing {
     index: u32,
     ring: Ring,
     slots: MappedArray<u64>,
-    /// Slots that were changed since the janitor began to look at flows.
-    changed: Vec<bool>,
+    /// Slots of the table that the ring repeats.
+    table: usize,
+    /// Slots that were changed since the janitor began to look at flows; `None` where it does
+    /// not look.
+    changed: Option<Vec<u32>>,
 }
 
-/// Tables of this round, so that services of one pool do not each build the same.
-type Tables = BTreeMap<(String, bool, u32), Rc<Vec<u32>>>;
+/// How many new rings are published at once: each holds a file descriptor until then, and each
+/// time waits for packets on their way.
+const AT_ONCE: usize = 256;
+
+/// The tables of one pool, so that its services do not each build the same.
+struct Tables {
+    pool: String,
+    members: Vec<Member>,
+    /// By whether slots are in turns, and their number's logarithm.
+    built: BTreeMap<(bool, u32), Rc<Vec<u32>>>,
+}
 
 impl Rings {
     /// Rings in `outer`, at most `limit` of them at a time.
@@ -91,17 +101,17 @@ impl Rings {
         self.by_service.get_mut(service)
     }
 
-    /// Every ring, by its service.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut ServiceRing)> {
-        self.by_service
-            .iter_mut()
-            .map(|(name, ring)| (name.as_str(), ring))
+    /// Every ring.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut ServiceRing> {
+        self.by_service.values_mut()
     }
 
     /// Makes rings what they are to be. A ring that is large enough is changed in place, slot
     /// by slot; the others are made anew beside the old ones, which packets go on using until
-    /// the services name the new. Rings do not shrink: two slots that became one could not
-    /// say whose both their flows are.
+    /// the services name the new. What is larger than the pool needs repeats the table that it
+    /// does need, until it can shrink.
+    ///
+    /// Services of one pool should follow each other: its table is built once for all.
     ///
     /// # Errors
     ///
@@ -109,36 +119,47 @@ impl Rings {
     pub(crate) fn set<'a>(
         &mut self,
         wanted: impl Iterator<Item = Wanted<'a>>,
+        members: impl Fn(&str) -> Vec<Member>,
         now: u32,
         dead: impl Fn(u32) -> bool,
     ) -> anyhow::Result<()> {
-        let mut tables = Tables::new();
+        let mut tables: Option<Tables> = None;
         let mut made = Vec::new();
         for wanted in wanted {
+            let tables = match &mut tables {
+                Some(tables) if tables.pool == wanted.pool => tables,
+                tables => tables.insert(Tables {
+                    pool: wanted.pool.to_owned(),
+                    members: members(wanted.pool),
+                    built: BTreeMap::new(),
+                }),
+            };
             let old = self.by_service.get_mut(wanted.service);
-            let log2 = maglev::log2_slots(wanted.members.len());
-            let log2 = old.as_ref().map_or(log2, |old| old.log2_slots().max(log2));
-            let key = (wanted.pool.to_owned(), wanted.in_turns, log2);
-            let build = || Rc::new(owners(&wanted, log2));
-            let owners = tables.entry(key).or_insert_with(build).clone();
+            let log2 = maglev::log2_slots(tables.members.len());
+            let owners = tables.get(wanted.in_turns, log2);
             match old {
-                Some(old) if old.log2_slots() == log2 => old.change(&wanted, &owners, now, &dead),
+                Some(old) if old.log2_slots() >= log2 => old.change(&wanted, &owners, now, &dead),
                 old => {
                     let ring = match old {
                         Some(old) => old.ring.grown(&owners, now),
                         None => Ring::new(&owners, wanted.remember, now),
                     };
-                    let index = self
-                        .ids
-                        .take(Instant::now())
-                        .context("no index is left for another ring")?;
+                    let index = self.ids.take(Instant::now());
+                    let (index, _) = index.context("no index is left for another ring")?;
                     let (mut ring, array) = ServiceRing::new(index, ring)
                         .with_context(|| format!("making the ring of {}", wanted.service))?;
                     ring.change(&wanted, &owners, now, &dead);
                     made.push((wanted.service.to_owned(), ring, array));
                 }
             }
+            if made.len() == AT_ONCE {
+                self.publish(std::mem::take(&mut made))?;
+            }
         }
+        self.publish(made)
+    }
+
+    fn publish(&mut self, made: Vec<(String, ServiceRing, MapData)>) -> anyhow::Result<()> {
         let indexes: Vec<u32> = made.iter().map(|(_, ring, _)| ring.index).collect();
         let fds: Vec<u32> = made
             .iter()
@@ -153,16 +174,44 @@ impl Rings {
         Ok(())
     }
 
-    /// Forgets the rings of services that are not to be kept. Nothing may name them.
-    pub(crate) fn keep(&mut self, keep: impl Fn(&str) -> bool) {
-        let usable = Instant::now() + GRACE;
-        self.by_service.retain(|service, ring| {
-            let kept = keep(service);
-            if !kept {
-                self.retired.push((usable, ring.index));
-            }
-            kept
-        });
+    /// Makes rings as small as their pools need, where no flow would notice: some of them at a
+    /// time. Returns whose, and their words, which services are to name instead of the old.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or no index left.
+    pub(crate) fn shrink(&mut self) -> anyhow::Result<Vec<(String, u64)>> {
+        let rings = self.by_service.iter();
+        let small = rings.filter_map(|(name, old)| Some((name, old.ring.shrunk(old.table)?)));
+        let mut made = Vec::new();
+        for (service, ring) in small.take(AT_ONCE) {
+            let index = self.ids.take(Instant::now());
+            let (index, _) = index.context("no index is left for another ring")?;
+            let (ring, array) = ServiceRing::new(index, ring)
+                .with_context(|| format!("making the ring of {service}"))?;
+            made.push((service.clone(), ring, array));
+        }
+        let word = |ring: &ServiceRing| ring_word(ring.index, ring.log2_slots());
+        let words = made
+            .iter()
+            .map(|(name, ring, _)| (name.clone(), word(ring)));
+        let words = words.collect();
+        self.publish(made)?;
+        Ok(words)
+    }
+
+    /// Has unremembered connections of the dead go on to another backend.
+    pub(crate) fn bury(&mut self, service: &str, dead: impl Fn(u32) -> bool) {
+        if let Some(ring) = self.by_service.get_mut(service) {
+            ring.bury(dead);
+        }
+    }
+
+    /// Forgets the ring of a service. Nothing may name it.
+    pub(crate) fn remove(&mut self, service: &str) {
+        if let Some(ring) = self.by_service.remove(service) {
+            self.retired.push((Instant::now() + GRACE, ring.index));
+        }
     }
 
     /// Frees rings that no packet can be using any more.
@@ -181,10 +230,15 @@ impl Rings {
     }
 }
 
-fn owners(wanted: &Wanted<'_>, log2_slots: u32) -> Vec<u32> {
-    match wanted.in_turns {
-        true => maglev::in_turns(wanted.members, log2_slots),
-        false => maglev::build(wanted.members, log2_slots),
+impl Tables {
+    fn get(&mut self, in_turns: bool, log2_slots: u32) -> Rc<Vec<u32>> {
+        let members = &self.members;
+        let build = || match in_turns {
+            true => Rc::new(maglev::in_turns(members, log2_slots)),
+            false => Rc::new(maglev::build(members, log2_slots)),
+        };
+        let built = self.built.entry((in_turns, log2_slots));
+        built.or_insert_with(build).clone()
     }
 }
 
@@ -206,12 +260,12 @@ impl ServiceRing {
         for (index, slot) in (0..).zip(ring.slots()) {
             slots.write(index, &slot.0);
         }
-        let changed = vec![true; ring.slots().len()];
         let ring = Self {
             index,
             ring,
             slots,
-            changed,
+            table: entries as usize,
+            changed: None,
         };
         Ok((ring, array))
     }
@@ -227,21 +281,36 @@ impl ServiceRing {
         now: u32,
         dead: &impl Fn(u32) -> bool,
     ) {
+        let (ring, mut write) = self.writing();
+        ring.set_remember(wanted.remember, now, &mut write);
+        ring.change(owners, now, &mut write);
+        if wanted.silent {
+            ring.bury(dead, &mut write);
+        }
+        drop(write);
+        self.table = owners.len();
+    }
+
+    fn bury(&mut self, dead: impl Fn(u32) -> bool) {
+        let (ring, write) = self.writing();
+        ring.bury(dead, write);
+    }
+
+    /// The ring, and what writes its changes where packets see them.
+    fn writing(&mut self) -> (&mut Ring, impl FnMut(usize, Slot)) {
         let Self {
             ring,
             slots,
             changed,
             ..
         } = self;
-        let mut write = |index: usize, slot: Slot| {
+        let write = move |index: usize, slot: Slot| {
             slots.write(index as u32, &slot.0);
-            changed[index] = true;
+            if let Some(changed) = changed {
+                changed.push(index as u32);
+            }
         };
-        ring.set_remember(wanted.remember, now, &mut write);
-        ring.change(owners, now, &mut write);
-        if wanted.silent {
-            ring.bury(dead, &mut write);
-        }
+        (ring, write)
     }
 
     /// The slot of a flow with this hash.
@@ -250,36 +319,42 @@ impl ServiceRing {
         (index, Slot(self.slots.read(index as u32)))
     }
 
-    /// The owner of each slot's new flows.
-    pub(crate) fn owners(&self) -> impl Iterator<Item = u32> {
-        self.ring.slots().iter().map(|slot| slot.current())
+    /// Hash over the owners of new flows, by what they are to every node.
+    pub(crate) fn digest(&self, identity: impl Fn(u32) -> u64) -> u64 {
+        maglev::digest(
+            self.ring
+                .slots()
+                .iter()
+                .map(|slot| identity(slot.current())),
+        )
     }
 
     /// Number of slots, and of those whose flows are remembered.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let slots = self.ring.slots();
-        (
-            slots.len(),
-            slots.iter().filter(|slot| slot.track()).count(),
-        )
+        (self.ring.slots().len(), self.ring.tracked())
     }
 
     /// The janitor begins to look at flows.
     pub(crate) fn begin_pass(&mut self) {
-        self.changed.fill(false);
+        self.changed = Some(Vec::new());
     }
 
     /// The janitor has looked at all flows: `flows` are the live ones of this service, by hash
     /// and backend.
     pub(crate) fn end_pass(&mut self, flows: &[(u64, u32)], idle_ticks: u32, now: u32) {
-        let Self {
-            ring,
-            slots,
-            changed,
-            ..
-        } = self;
+        // Made meanwhile: the next pass is its first.
+        let Some(changed) = self.changed.take() else {
+            return;
+        };
+        let Self { ring, slots, .. } = self;
+        if ring.tracked() == 0 {
+            return;
+        }
         let mask = ring.slots().len() - 1;
-        let mut elsewhere = changed.clone();
+        let mut elsewhere = vec![false; ring.slots().len()];
+        for index in changed {
+            elsewhere[index as usize] = true;
+        }
         for &(hash, backend) in flows {
             let index = hash as usize & mask;
             elsewhere[index] |= backend != ring.slots()[index].current();

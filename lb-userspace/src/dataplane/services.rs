@@ -1,7 +1,7 @@
 //! Services: their indexes, their entries, and the keys under which packets find them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -12,9 +12,15 @@ use lb_common::{
     ring::Remember,
 };
 
-use super::{address::service_key, backends::Backends, ids::Ids, loader::Maps};
+use super::{
+    address::service_key,
+    backends::{BackendKey, Backends},
+    ids::Ids,
+    loader::Maps,
+    returns::{Answering, Returns},
+};
 use crate::desired::{
-    Algorithm, Desired, DesiredService, Mode, OnDeath, OnEmpty, Protocol, Tracking,
+    Algorithm, Delta, DesiredLocal, DesiredService, Mode, OnDeath, OnEmpty, Protocol, Tracking,
 };
 
 /// A service that packets find.
@@ -29,6 +35,22 @@ pub(crate) struct Applied {
 pub(crate) struct Services {
     ids: Ids,
     by_name: BTreeMap<String, Applied>,
+    by_key: HashMap<ServiceKey, String>,
+    /// By VIP without a port, how many services of the packet path and of the proxy have it.
+    any_port: HashMap<ServiceKey, (u32, u32)>,
+    /// VIPs of the proxy's services without their ports, by name.
+    local: HashMap<String, ServiceKey>,
+    returns: Returns,
+}
+
+/// What writing a service needs beside it.
+pub(crate) struct Writing<'a> {
+    pub(crate) maps: &'a mut Maps,
+    pub(crate) backends: &'a Backends,
+    pub(crate) sources: &'a [IpAddr],
+    pub(crate) source_ports: (u16, u16),
+    /// For how long flows may live on.
+    pub(crate) longest_idle: Duration,
 }
 
 impl Services {
@@ -37,14 +59,21 @@ impl Services {
         Self {
             ids: Ids::new(limit),
             by_name: BTreeMap::new(),
+            by_key: HashMap::new(),
+            any_port: HashMap::new(),
+            local: HashMap::new(),
+            returns: Returns::default(),
         }
     }
 
-    /// How many of the desired ones need a new index, and how many indexes are free.
-    pub(crate) fn demand(&self, desired: &Desired, now: Instant) -> (usize, usize) {
-        let new = desired.services.iter().filter(|(name, service)| {
+    /// How many new indexes a change needs, and how many are free.
+    pub(crate) fn demand(&self, delta: &Delta, now: Instant) -> (usize, usize) {
+        let new = delta.services.iter().filter(|(name, service)| {
             let applied = self.by_name.get(name.as_str());
-            applied.is_none_or(|applied| applied.key != key_of(service))
+            let is_new = |service: &DesiredService| {
+                applied.is_none_or(|applied| applied.key != key_of(service))
+            };
+            service.as_ref().is_some_and(is_new)
         });
         (new.count(), self.ids.available(now))
     }
@@ -56,107 +85,201 @@ impl Services {
             .map(|(name, applied)| (name.as_str(), *applied))
     }
 
-    /// The one with a VIP.
-    pub(crate) fn find(&self, key: &ServiceKey) -> Option<(&str, Applied)> {
-        self.iter().find(|(_, applied)| applied.key == *key)
+    /// One by its name.
+    pub(crate) fn get(&self, name: &str) -> Option<Applied> {
+        self.by_name.get(name).copied()
     }
 
-    /// Writes every service's entry, with the word of its ring.
+    /// The one with a VIP.
+    pub(crate) fn find(&self, key: &ServiceKey) -> Option<(&str, Applied)> {
+        let name = self.by_key.get(key)?;
+        Some((name, self.get(name)?))
+    }
+
+    /// Has answers of a service's backends find it before any packet can reach them, if the
+    /// service is there already.
+    pub(crate) fn prepare(&mut self, to: &mut Writing<'_>, name: &str, service: &DesiredService) {
+        if let Some(applied) = self.get(name)
+            && applied.key == key_of(service)
+        {
+            self.write_returns(to, name, service, applied.index);
+        }
+    }
+
+    /// Backends have joined a pool: their answers find its services.
+    pub(crate) fn joined(&mut self, maps: &mut Maps, pool: &str, endpoints: &[(IpAddr, u16)]) {
+        self.returns.joined(&mut maps.returns, pool, endpoints);
+    }
+
+    /// A backend has gone, with all its flows.
+    pub(crate) fn left(&mut self, maps: &mut Maps, backend: &BackendKey) {
+        let endpoint = (backend.address, backend.port);
+        self.returns
+            .left(&mut maps.returns, &backend.pool, endpoint);
+    }
+
+    /// Ends what need not be known any more.
+    pub(crate) fn tidy(&mut self, maps: &mut Maps, backends: &Backends) {
+        self.returns.tidy(&mut maps.returns, backends);
+    }
+
+    /// Writes a service's entry, with the word of its ring, and the keys under which it is
+    /// found.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub(crate) fn write(
         &mut self,
-        maps: &mut Maps,
-        desired: &Desired,
-        ring_word: impl Fn(&str) -> u64,
-        sources: &[IpAddr],
-        longest_idle: Duration,
+        to: &mut Writing<'_>,
+        name: &str,
+        service: &DesiredService,
+        ring_word: u64,
     ) -> anyhow::Result<()> {
-        let now = Instant::now();
-        for (name, service) in &desired.services {
-            let key = key_of(service);
-            let index = match self.by_name.get(name) {
-                Some(applied) if applied.key == key => applied.index,
-                old => {
-                    if let Some(old) = old {
-                        self.ids.give_back(old.index, now, longest_idle);
-                    }
-                    let index = self.ids.take(now).context("no service index is left")?;
-                    maps.reset_service_counters(index)?;
-                    index
+        let key = key_of(service);
+        let old = self.get(name);
+        let index = match old {
+            Some(old) if old.key == key => old.index,
+            _ => {
+                let taken = self.ids.take(Instant::now());
+                let (index, used) = taken.context("no service index is left")?;
+                if used {
+                    to.maps.reset_service_counters(index)?;
                 }
-            };
-            let entry = entry(
-                service,
-                &key,
-                ring_word(name),
-                desired.source_ports,
-                sources,
-            );
-            maps.services.write(index, &entry);
-            let applied = Applied {
-                key,
-                index,
-                idle_ticks: entry.idle_ticks,
-            };
-            self.by_name.insert(name.clone(), applied);
-        }
-        self.by_name.retain(|name, applied| {
-            let kept = desired.services.contains_key(name);
-            if !kept {
-                self.ids.give_back(applied.index, now, longest_idle);
+                index
             }
-            kept
-        });
+        };
+        let entry = entry(service, &key, ring_word, to.source_ports, to.sources);
+        to.maps.services.write(index, &entry);
+        let applied = Applied {
+            key,
+            index,
+            idle_ticks: entry.idle_ticks,
+        };
+        self.by_name.insert(name.to_owned(), applied);
+        if old.is_some_and(|old| old.index == index) {
+            self.write_returns(to, name, service, index);
+            return Ok(());
+        }
+        self.by_key.insert(key, name.to_owned());
+        self.returns.set(
+            &mut to.maps.returns,
+            to.backends,
+            name,
+            answering(service, index),
+            None,
+        );
+        let any_port = ServiceKey::any_port(key.family, key.address);
+        self.count(to.maps, any_port, |count| count.0 += 1);
+        to.maps.services_by_key.set(key, index);
+        if let Some(old) = old {
+            self.unname(to, name, old);
+        }
         Ok(())
     }
 
-    /// Writes the VIPs, each VIP's address alone for what has no port, and the way back of
-    /// `nat`: a backend's address and port to its service. What has no port is the kernel's
-    /// where the proxy listens on the address too.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub(crate) fn write_keys(
-        &self,
+    /// Notes where a service of the proxy listens, if it still does.
+    pub(crate) fn write_local(
+        &mut self,
         maps: &mut Maps,
-        desired: &Desired,
-        backends: &Backends,
-    ) -> anyhow::Result<()> {
-        let mut returns = BTreeMap::new();
-        for (name, service) in &desired.services {
-            let Some(applied) = self.by_name.get(name) else {
-                continue;
-            };
-            if service.mode != Mode::Nat {
-                continue;
-            }
-            let pools = || service.other_pools.iter().chain([&service.pool]);
-            let live = pools().filter_map(|pool| desired.pools.get(pool)).flatten();
-            let live = live.map(|(_, backend)| (backend.address, backend.port));
-            let retired = backends
-                .retired()
-                .filter(|key| pools().any(|pool| key.pool == *pool))
-                .map(|key| (key.address, key.port));
-            for (address, port) in retired.chain(live) {
-                returns.insert(service_key(address, port, service.protocol), applied.index);
-            }
+        name: &str,
+        service: Option<&DesiredLocal>,
+    ) {
+        let new = service.map(|service| {
+            let key = service_key(service.address, service.port, Protocol::Tcp);
+            ServiceKey::any_port(key.family, key.address)
+        });
+        let old = match new {
+            Some(new) => self.local.insert(name.to_owned(), new),
+            None => self.local.remove(name),
+        };
+        if let Some(new) = new {
+            self.count(maps, new, |count| count.1 += 1);
         }
-        maps.returns.hold(returns).context("return keys")?;
-        let mut keys = BTreeMap::new();
-        for Applied { key, index, .. } in self.by_name.values() {
-            keys.insert(*key, *index);
-            keys.insert(ServiceKey::any_port(key.family, key.address), 0);
+        if let Some(old) = old {
+            self.count(maps, old, |count| count.1 -= 1);
         }
-        for local in desired.local.values() {
-            let key = service_key(local.address, local.port, Protocol::Tcp);
-            keys.remove(&ServiceKey::any_port(key.family, key.address));
-        }
-        maps.services_by_key.hold(keys).context("service keys")
     }
+
+    /// Counts the services that have a VIP. What has no port is the kernel's where the proxy
+    /// listens on the address too.
+    fn count(&mut self, maps: &mut Maps, any_port: ServiceKey, by: impl FnOnce(&mut (u32, u32))) {
+        let count = self.any_port.entry(any_port).or_default();
+        by(count);
+        match *count {
+            (1.., 0) => maps.services_by_key.set(any_port, 0),
+            (packets, local) => {
+                maps.services_by_key.remove(any_port, 0);
+                if packets + local == 0 {
+                    self.any_port.remove(&any_port);
+                }
+            }
+        }
+    }
+
+    fn write_returns(
+        &mut self,
+        to: &mut Writing<'_>,
+        name: &str,
+        service: &DesiredService,
+        index: u32,
+    ) {
+        self.returns.set(
+            &mut to.maps.returns,
+            to.backends,
+            name,
+            answering(service, index),
+            Some(to.longest_idle),
+        );
+    }
+
+    /// Has a service name another ring.
+    pub(crate) fn write_ring(&self, maps: &Maps, name: &str, ring: u64) {
+        if let Some(Applied { index, .. }) = self.get(name) {
+            let entry = maps.services.read(index);
+            maps.services.write(index, &Service { ring, ..entry });
+        }
+    }
+
+    /// Removes a service.
+    pub(crate) fn remove(&mut self, to: &mut Writing<'_>, name: &str) {
+        if let Some(old) = self.by_name.remove(name) {
+            self.unname(to, name, old);
+            let returns = &mut self.returns;
+            returns.set(&mut to.maps.returns, to.backends, name, Vec::new(), None);
+        }
+    }
+
+    /// Has no packet find a service by what its key was, and gives its index back.
+    fn unname(&mut self, to: &mut Writing<'_>, name: &str, old: Applied) {
+        // Another service may have the key by now.
+        if self.by_key.get(&old.key).is_some_and(|now| now == name) {
+            self.by_key.remove(&old.key);
+        }
+        to.maps.services_by_key.remove(old.key, old.index);
+        let any_port = ServiceKey::any_port(old.key.family, old.key.address);
+        self.count(to.maps, any_port, |count| count.0 -= 1);
+        self.ids
+            .give_back(old.index, Instant::now(), to.longest_idle);
+    }
+}
+
+/// Whose answers are a service's.
+fn answering(service: &DesiredService, index: u32) -> Vec<Answering> {
+    if service.mode != Mode::Nat {
+        return Vec::new();
+    }
+    let pools = service.other_pools.iter().chain([&service.pool]);
+    let mut pools: Vec<&String> = pools.collect();
+    pools.sort_unstable();
+    pools
+        .into_iter()
+        .map(|pool| Answering {
+            index,
+            protocol: service.protocol,
+            pool: pool.clone(),
+        })
+        .collect()
 }
 
 /// Which flows of a service are remembered.
@@ -173,17 +296,13 @@ pub(crate) fn remember(service: &DesiredService) -> Remember {
 }
 
 /// Bits of [`lb_common::abi::Settings::features`] that these services need.
-pub(crate) fn needed_features(desired: &Desired) -> u32 {
+pub(crate) fn needed_features<'a>(services: impl Iterator<Item = &'a DesiredService>) -> u32 {
     let of = |service: &DesiredService| match service.mode {
         Mode::Nat => features::NAT,
         Mode::FullNat => features::FULL_NAT,
         Mode::Dsr | Mode::Local => 0,
     };
-    desired
-        .services
-        .values()
-        .map(of)
-        .fold(0, |all, one| all | one)
+    services.map(of).fold(0, |all, one| all | one)
 }
 
 fn key_of(service: &DesiredService) -> ServiceKey {

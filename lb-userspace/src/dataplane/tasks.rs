@@ -4,20 +4,23 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
 use lb_common::abi::NeighbourRequest;
 use tokio::{
     io::unix::AsyncFd,
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{State, address::from_abi, janitor::Janitor, lock, readable::readable};
 use crate::next_hop::{self, Resolver, Table};
+
+/// Addresses whose backends are written before others get a turn.
+const AT_ONCE: usize = 1024;
 
 /// Between two passes over the flow table.
 const JANITOR_INTERVAL: Duration = Duration::from_secs(5);
@@ -25,17 +28,34 @@ const JANITOR_INTERVAL: Duration = Duration::from_secs(5);
 /// Starts the tasks; they end when the set is dropped.
 pub(super) fn spawn(
     state: &Arc<Mutex<State>>,
-    targets: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    moved: Arc<Notify>,
     requests: RingBuf<MapData>,
     janitor: Arc<Janitor>,
 ) -> anyhow::Result<JoinSet<()>> {
-    let resolver = next_hop::spawn(targets)?;
+    let (targets, followed) = watch::channel(Arc::default());
+    let resolver = next_hop::spawn(followed)?;
     let requests = readable(requests)?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(tell(state.clone(), moved, targets));
     tasks.spawn(follow(state.clone(), resolver.table.clone()));
     tasks.spawn(request(requests, resolver));
     tasks.spawn(tidy(state.clone(), janitor));
     Ok(tasks)
+}
+
+/// Tells the resolver where backends are, for a small part of the time that a CPU has.
+async fn tell(
+    state: Arc<Mutex<State>>,
+    moved: Arc<Notify>,
+    targets: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+) {
+    loop {
+        moved.notified().await;
+        let started = Instant::now();
+        let addresses: Vec<IpAddr> = lock(&state).applied.backends.addresses().collect();
+        targets.send_replace(Arc::new(addresses.into_iter().collect()));
+        sleep(started.elapsed() * 20).await;
+    }
 }
 
 /// Writes each new answer of the resolver into the backends.
@@ -43,13 +63,18 @@ async fn follow(state: Arc<Mutex<State>>, mut table: watch::Receiver<Arc<Table>>
     while table.changed().await.is_ok() {
         let table = table.borrow_and_update().clone();
         let epoch = table.epoch;
-        let mut state = lock(&state);
-        state.next_hops.update(table);
-        for (address, id) in state.applied.backends.addresses() {
-            let mut backend = state.maps.backends.read(id);
-            state.next_hops.put(address, &mut backend);
-            state.maps.backends.write(id, &backend);
+        let addresses = lock(&state).next_hops.update(table);
+        for addresses in addresses.chunks(AT_ONCE) {
+            let state = lock(&state);
+            for &address in addresses {
+                for &id in state.applied.backends.ids_at(address) {
+                    let mut backend = state.maps.backends.read(id);
+                    state.next_hops.put(address, &mut backend);
+                    state.maps.backends.write(id, &backend);
+                }
+            }
         }
+        let state = lock(&state);
         let mut settings = state.maps.settings.read(0);
         settings.route_epoch = epoch;
         state.maps.settings.write(0, &settings);
@@ -90,26 +115,26 @@ async fn tidy(state: Arc<Mutex<State>>, janitor: Arc<Janitor>) {
     }
 }
 
-/// One pass of the janitor's. The flow tables are read while applies go on.
+/// One pass of the janitor's. The flow tables are read while applies go on, and rings are
+/// looked at a few at a time, so that an apply need not wait for all.
 fn pass(state: &Mutex<State>, janitor: &Janitor) -> std::io::Result<()> {
     let dead: BTreeSet<u32> = {
         let applied = &mut lock(state).applied;
-        applied.rings.collect();
-        for (_, ring) in applied.rings.iter_mut() {
+        for ring in applied.rings.iter_mut() {
             ring.begin_pass();
         }
         applied.backends.dead().collect()
     };
     let pass = janitor.pass(|id| dead.contains(&id))?;
-    let mut state = lock(state);
-    let State {
-        maps,
-        applied,
-        flows,
-        ..
-    } = &mut *state;
-    for (name, service) in applied.services.iter() {
-        if let Some(ring) = applied.rings.get_mut(name) {
+    let services: Vec<_> = {
+        let state = lock(state);
+        let services = state.applied.services.iter();
+        services
+            .map(|(name, service)| (name.to_owned(), service))
+            .collect()
+    };
+    for (name, service) in services {
+        if let Some(ring) = lock(state).applied.rings.get_mut(&name) {
             let live = pass.by_service.get(&service.index);
             ring.end_pass(
                 live.map_or(&[], Vec::as_slice),
@@ -118,8 +143,14 @@ fn pass(state: &Mutex<State>, janitor: &Janitor) -> std::io::Result<()> {
             );
         }
     }
-    let has_flows = |id| pass.by_backend.contains_key(&id);
-    applied.backends.free(maps, pass.started, has_flows);
+    let mut state = lock(state);
+    let State {
+        maps,
+        applied,
+        flows,
+        ..
+    } = &mut *state;
+    applied.tidy(maps, pass.started, |id| pass.by_backend.contains_key(&id));
     flows.update(pass);
     Ok(())
 }

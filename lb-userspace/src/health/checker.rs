@@ -1,83 +1,115 @@
 //! Which targets are checked.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{
     StreamExt as _,
     future::{AbortHandle, abortable},
     stream::FuturesUnordered,
 };
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     select,
-    sync::{mpsc, watch as latest},
+    sync::{Semaphore, mpsc},
 };
 
-use super::{Change, Target, watch::watch};
+use super::{Change, Retarget, Target, watch::watch};
 
 /// First checks start this far apart,
 const APART: Duration = Duration::from_millis(1);
 /// but all within this time.
 const FIRST_CHECKS: Duration = Duration::from_secs(1);
 
-/// Checks the latest `targets` until either channel loses its other end.
+/// What is checked, by pool and backend.
+type Running = HashMap<String, HashMap<String, (Target, AbortHandle)>>;
+
+/// Checks what it is told to until either channel loses its other end.
 ///
 /// All in one task, so that a target that was stopped cannot get another word in, and all of
 /// them end with the task.
 pub(super) async fn run(
-    mut targets: latest::Receiver<Arc<Vec<Target>>>,
+    mut targets: mpsc::UnboundedReceiver<Retarget>,
     changes: mpsc::Sender<Change>,
 ) {
-    let mut running: HashMap<Target, AbortHandle> = HashMap::new();
+    let turns = Arc::new(Semaphore::new(at_once()));
+    let mut running = Running::new();
     let mut checks = FuturesUnordered::new();
-    targets.mark_changed();
+    let mut news = Vec::new();
     loop {
         select! {
-            changed = targets.changed() => if changed.is_err() {
+            count = targets.recv_many(&mut news, usize::MAX) => if count == 0 {
                 return;
             },
             () = changes.closed() => return,
             // One that was stopped.
             Some(_) = checks.next() => continue,
         }
-        let wanted = Arc::clone(&targets.borrow_and_update());
-        for (target, delay) in update(&mut running, &wanted) {
-            let (check, stop) = abortable(watch(target.clone(), delay, changes.clone()));
-            running.insert(target, stop);
+        let new = news.drain(..).flat_map(|news| update(&mut running, news));
+        for (target, delay) in spread(new.collect()) {
+            let check = watch(target.clone(), delay, turns.clone(), changes.clone());
+            let (check, stop) = abortable(check);
+            let of_pool = running.entry(target.pool.clone()).or_default();
+            let old = of_pool.insert(target.backend.clone(), (target, stop));
+            if let Some((_, stop)) = old {
+                // It was told of twice at once.
+                stop.abort();
+            }
             checks.push(check);
         }
     }
 }
 
-/// Stops what is not wanted any more, and returns what is new and when to check it first.
-fn update(
-    running: &mut HashMap<Target, AbortHandle>,
-    wanted: &[Target],
-) -> Vec<(Target, Duration)> {
-    let wanted: HashSet<&Target> = wanted.iter().collect();
-    running.retain(|target, stop| {
-        let stays = wanted.contains(target);
-        if !stays {
-            stop.abort();
-        }
-        stays
-    });
-    let new: Vec<&Target> = wanted
-        .into_iter()
-        .filter(|target| !running.contains_key(target))
+/// How many checks may be made at a time.
+fn at_once() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    limit.map_or(256, |(files, _)| files as usize / 4).max(16)
+}
+
+/// Stops what is not wanted any more, and returns what is new.
+fn update(running: &mut Running, news: Retarget) -> Vec<Target> {
+    let Retarget {
+        pool,
+        backend,
+        targets,
+    } = news;
+    let of_pool = running.entry(pool.clone()).or_default();
+    let wanted: HashMap<&str, &Target> = targets
+        .iter()
+        .map(|target| (target.backend.as_str(), target))
         .collect();
+    let check = |name: &str, of_pool: &mut HashMap<String, (Target, AbortHandle)>| {
+        let stays = |(target, _): &(Target, AbortHandle)| wanted.get(name) == Some(&target);
+        if let Some((_, stop)) = of_pool.get(name).filter(|running| !stays(running)) {
+            stop.abort();
+            of_pool.remove(name);
+        }
+    };
+    match &backend {
+        Some(backend) => check(backend, of_pool),
+        None => {
+            for name in of_pool.keys().cloned().collect::<Vec<_>>() {
+                check(&name, of_pool);
+            }
+        }
+    }
+    let new = (targets.iter())
+        .filter(|target| !of_pool.contains_key(&target.backend))
+        .cloned()
+        .collect();
+    if of_pool.is_empty() {
+        running.remove(&pool);
+    }
+    new
+}
+
+/// When to check each for the first time.
+fn spread(new: Vec<Target>) -> impl Iterator<Item = (Target, Duration)> {
     let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
     let within = FIRST_CHECKS.min(APART * count);
-    (0..)
-        .zip(new)
-        .map(|(index, target)| {
-            let delay = within.min(target.check.interval) / count * index;
-            (target.clone(), delay)
-        })
-        .collect()
+    (0..).zip(new).map(move |(index, target)| {
+        let delay = within.min(target.check.interval) / count * index;
+        (target, delay)
+    })
 }
 
 #[cfg(test)]
@@ -90,22 +122,22 @@ mod tests {
             pool: "pool".into(),
             backend: index.to_string(),
             address: ([127, 0, 0, 1], 9).into(),
-            check: Check {
+            check: Arc::new(Check {
                 kind: Kind::Tcp,
                 interval,
                 jitter: 0,
                 timeout: interval,
                 rise: 1,
                 fall: 1,
-            },
+            }),
         };
         (0..count).map(target).collect()
     }
 
     fn last_first_check(count: usize, interval: Duration) -> Duration {
-        let new = update(&mut HashMap::new(), &targets(count, interval));
-        assert_eq!(new.len(), count);
-        let mut delays: Vec<_> = new.into_iter().map(|(_, delay)| delay).collect();
+        let new = spread(targets(count, interval));
+        let mut delays: Vec<_> = new.map(|(_, delay)| delay).collect();
+        assert_eq!(delays.len(), count);
         delays.sort();
         delays.dedup();
         assert_eq!(delays.len(), count, "two checks start together");
@@ -127,14 +159,32 @@ mod tests {
     #[test]
     fn only_what_is_new_starts_and_only_what_is_gone_stops() {
         let all = targets(3, FIRST_CHECKS);
-        let mut running: HashMap<_, _> = all[..2]
+        let of_pool: HashMap<_, _> = all[..2]
             .iter()
-            .map(|target| (target.clone(), AbortHandle::new_pair().0))
+            .map(|target| {
+                (
+                    target.backend.clone(),
+                    (target.clone(), AbortHandle::new_pair().0),
+                )
+            })
             .collect();
-        let (gone, stays) = (running[&all[0]].clone(), running[&all[1]].clone());
-        let new = update(&mut running, &all[1..]);
-        assert_eq!(new, [(all[2].clone(), Duration::ZERO)]);
+        let (gone, stays) = (of_pool["0"].1.clone(), of_pool["1"].1.clone());
+        let mut running = HashMap::from([("pool".to_owned(), of_pool)]);
+        let news = |backend: Option<&str>, targets: &[Target]| Retarget {
+            pool: "pool".into(),
+            backend: backend.map(str::to_owned),
+            targets: targets.to_vec(),
+        };
+        let new = update(&mut running, news(None, &all[1..]));
+        assert_eq!(new, [all[2].clone()]);
         assert!(gone.is_aborted() && !stays.is_aborted());
-        assert_eq!(running.keys().collect::<Vec<_>>(), [&all[1]]);
+        assert_eq!(running["pool"].keys().collect::<Vec<_>>(), ["1"]);
+        assert_eq!(
+            update(&mut running, news(Some("2"), &all[2..])),
+            [all[2].clone()]
+        );
+        assert!(!stays.is_aborted(), "only backend 2 was spoken of");
+        assert_eq!(update(&mut running, news(Some("1"), &[])), []);
+        assert!(stays.is_aborted() && running.is_empty());
     }
 }

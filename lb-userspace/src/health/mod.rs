@@ -11,7 +11,7 @@ mod watch;
 use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch as latest};
+use tokio::sync::mpsc;
 
 /// Changes that may wait for their receiver; more make the checks that found them wait.
 const QUEUE: usize = 1024;
@@ -26,7 +26,18 @@ pub struct Target {
     /// Where to connect; may be another port than the backend's.
     pub address: SocketAddr,
     /// How to check.
-    pub check: Check,
+    pub check: Arc<Check>,
+}
+
+/// What of a pool, or of one of its backends, is checked from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retarget {
+    /// Name of the pool.
+    pub pool: String,
+    /// Name of the backend; absent: all of the pool.
+    pub backend: Option<String>,
+    /// These and no others of it.
+    pub targets: Vec<Target>,
 }
 
 /// How, and how often, a backend is checked.
@@ -92,19 +103,21 @@ pub struct Change {
     pub reason: String,
 }
 
-/// Checks the latest `targets` until their sender or the returned receiver is dropped.
+/// Checks what it is told to until the sender of `targets` or the returned receiver is dropped.
 ///
 /// The first result of a target decides its verdict alone. When the targets change, those that
 /// stay as they are keep their state and schedule, and checks of the others are aborted at
 /// once. A target with another check or address is a new one: its first result is sent also if
 /// the verdict is what it was. Changes of targets that are gone may still be in the queue.
 ///
-/// A check that this host cannot do, out of file descriptors, memory or ports, has no result.
+/// At most a quarter as many checks are made at a time as this process may open files; others
+/// wait for their turn. A check that this host cannot do, out of file descriptors, memory or
+/// ports, has no result.
 ///
 /// # Panics
 ///
 /// Outside of a Tokio runtime.
-pub fn spawn(targets: latest::Receiver<Arc<Vec<Target>>>) -> mpsc::Receiver<Change> {
+pub fn spawn(targets: mpsc::UnboundedReceiver<Retarget>) -> mpsc::Receiver<Change> {
     let (sender, changes) = mpsc::channel(QUEUE);
     tokio::spawn(checker::run(targets, sender));
     changes

@@ -1,9 +1,9 @@
 //! The checks of one target, one after the other.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
@@ -15,8 +15,14 @@ use super::{
     probe::{Pass, probe},
 };
 
-/// Checks `target`, for the first time after `delay`, until nobody receives the changes.
-pub(super) async fn watch(target: Target, delay: Duration, changes: mpsc::Sender<Change>) {
+/// Checks `target`, for the first time after `delay`, until nobody receives the changes; each
+/// check waits for one of the `turns`.
+pub(super) async fn watch(
+    target: Target,
+    delay: Duration,
+    turns: Arc<Semaphore>,
+    changes: mpsc::Sender<Change>,
+) {
     let Target {
         pool,
         backend,
@@ -30,7 +36,11 @@ pub(super) async fn watch(target: Target, delay: Duration, changes: mpsc::Sender
     let mut wait = check.interval.mul_f64(fastrand::f64());
     loop {
         sleep_until(start).await;
-        let result = probe(address, &check).await;
+        let result = {
+            let _turn = turns.acquire().await;
+            // Boxed: between checks it takes no memory.
+            Box::pin(probe(address, &check)).await
+        };
         if let Err(Failure::Local(_)) = result {
             if able {
                 warn!(pool, backend, reason = %words(&result), "health is not checked");

@@ -1,96 +1,99 @@
 //! From configuration and health to what the data path and the health checks are to do.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use super::{conditions::Conditions, ramps::Ramps};
 use crate::{
-    config::{CheckKind, Config, HealthCheck},
-    desired::{Condition, Desired, DesiredBackend, DesiredLocal, DesiredService, Mode},
-    health::{Check, Kind, Target},
+    config::{CheckKind, HealthCheck, Pool, Service},
+    desired::{Condition, DesiredBackend, DesiredLocal, DesiredPool, DesiredService},
+    health::{Check, Kind, Retarget, Target},
 };
 
-/// What the data path is to do, for pools in these conditions.
-pub(super) fn desired(
-    config: &Config,
-    conditions: &BTreeMap<String, Conditions>,
-    ramps: &Ramps,
-) -> Desired {
-    let is_down = |pool: &str| conditions.get(pool).is_some_and(|pool| pool.down);
-    let mut services = BTreeMap::new();
-    let mut local = BTreeMap::new();
-    for (name, service) in &config.services {
-        let fallback = service.fallback_pool.as_ref();
-        let pool = fallback
-            .filter(|_| is_down(&service.pool))
-            .unwrap_or(&service.pool);
-        if service.mode == Mode::Local {
-            let desired = DesiredLocal {
-                address: service.address,
-                port: service.port,
-                pool: pool.clone(),
-            };
-            local.insert(name.clone(), desired);
-            continue;
-        }
-        let others = service.pools().filter(|other| *other != pool);
-        let desired = DesiredService {
-            address: service.address,
-            port: service.port,
-            protocol: service.protocol,
-            mode: service.mode,
-            pool: pool.clone(),
-            other_pools: others.map(str::to_owned).collect(),
-            idle_timeout: service.idle_timeout(),
-            algorithm: service.algorithm,
-            affinity: service.affinity,
-            tracking: service.tracking,
-            on_death: service.on_backend_death,
-            on_empty: service.on_no_backend,
-        };
-        services.insert(name.clone(), desired);
-    }
-    let pools = config.pools.iter().map(|(name, pool)| {
-        let conditions = conditions.get(name);
-        let backends = pool.backends.iter().map(|(backend, config)| {
-            let condition = conditions.and_then(|pool| pool.backends.get(backend));
-            let desired = DesiredBackend {
-                address: config.address.ip(),
-                port: config.address.port(),
-                // Whole numbers at every step of a ramp.
-                weight: u32::from(config.weight) * ramps.step(name, backend),
-                condition: condition.copied().unwrap_or(Condition::InUse),
-            };
-            (backend.clone(), desired)
-        });
-        (name.clone(), backends.collect::<BTreeMap<_, _>>())
-    });
-    Desired {
-        services,
-        local,
-        pools: pools.collect(),
-        source_addresses: config.agent.full_nat.addresses.clone(),
-        source_ports: config.agent.full_nat.ports,
+/// The pool that serves a service now: its own, or its fallback where that is down.
+pub(super) fn serving(service: &Service, is_down: impl Fn(&str) -> bool) -> &String {
+    let fallback = service.fallback_pool.as_ref();
+    fallback
+        .filter(|_| is_down(&service.pool))
+        .unwrap_or(&service.pool)
+}
+
+/// What the proxy is to do for a service that this pool serves.
+pub(super) fn local(service: &Service, pool: &str) -> DesiredLocal {
+    DesiredLocal {
+        address: service.address,
+        port: service.port,
+        pool: pool.to_owned(),
     }
 }
 
-/// What the health checks are to check.
-pub(super) fn targets(config: &Config) -> Vec<Target> {
-    let mut targets = Vec::new();
-    for (pool_name, pool) in &config.pools {
-        let Some(check) = &pool.health_check else {
-            continue;
+/// What the data path is to do for a service that this pool serves.
+pub(super) fn service(service: &Service, pool: &str) -> DesiredService {
+    let others = service.pools().filter(|other| *other != pool);
+    DesiredService {
+        address: service.address,
+        port: service.port,
+        protocol: service.protocol,
+        mode: service.mode,
+        pool: pool.to_owned(),
+        other_pools: others.map(str::to_owned).collect(),
+        idle_timeout: service.idle_timeout(),
+        algorithm: service.algorithm,
+        affinity: service.affinity,
+        tracking: service.tracking,
+        on_death: service.on_backend_death,
+        on_empty: service.on_no_backend,
+    }
+}
+
+/// What the data path is to do with a pool's backends, in these conditions.
+pub(super) fn pool(name: &str, pool: &Pool, conditions: &Conditions, ramps: &Ramps) -> DesiredPool {
+    let backends = pool.backends.iter().map(|(backend, config)| {
+        let condition = conditions.backends.get(backend);
+        let desired = DesiredBackend {
+            address: config.address.ip(),
+            port: config.address.port(),
+            // Whole numbers at every step of a ramp.
+            weight: u32::from(config.weight) * ramps.step(name, backend),
+            condition: condition.copied().unwrap_or(Condition::InUse),
         };
-        for (name, backend) in &pool.backends {
-            let port = check.port.unwrap_or(backend.address.port());
-            targets.push(Target {
-                pool: pool_name.clone(),
-                backend: name.clone(),
-                address: SocketAddr::new(backend.address.ip(), port),
-                check: check_of(check),
-            });
+        (backend.clone(), desired)
+    });
+    backends.collect()
+}
+
+/// What the health checks are to check of a pool: of these backends, or of all.
+pub(super) fn targets(
+    name: &str,
+    pool: Option<&Pool>,
+    backends: Option<&BTreeSet<String>>,
+) -> Vec<Retarget> {
+    let check = pool.and_then(|pool| pool.health_check.as_ref());
+    let check = check.map(|check| (check.port, Arc::new(check_of(check))));
+    let target = |backend: &String| {
+        let (port, check) = check.as_ref()?;
+        let address = pool?.backends.get(backend)?.address;
+        Some(Target {
+            pool: name.to_owned(),
+            backend: backend.clone(),
+            address: SocketAddr::new(address.ip(), port.unwrap_or(address.port())),
+            check: check.clone(),
+        })
+    };
+    let retarget = |backend: Option<&String>, targets| Retarget {
+        pool: name.to_owned(),
+        backend: backend.cloned(),
+        targets,
+    };
+    match backends {
+        Some(backends) => backends
+            .iter()
+            .map(|backend| retarget(Some(backend), target(backend).into_iter().collect()))
+            .collect(),
+        None => {
+            let all = pool.into_iter().flat_map(|pool| pool.backends.keys());
+            vec![retarget(None, all.filter_map(target).collect())]
         }
     }
-    targets
 }
 
 fn check_of(check: &HealthCheck) -> Check {

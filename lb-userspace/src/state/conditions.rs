@@ -83,7 +83,7 @@ mod tests {
             let host = number + 1;
             text += &format!("{name} = {{ address = \"10.0.0.{host}:80\", weight = {weight} }}\n");
             if let Some(healthy) = *healthy {
-                verdicts.note(Change {
+                let change = Change {
                     pool: "p".into(),
                     backend: name.into(),
                     health: if healthy {
@@ -92,7 +92,8 @@ mod tests {
                         Health::Unhealthy
                     },
                     reason: String::new(),
-                });
+                };
+                verdicts.note(change, ([10, 0, 0, 1], 80).into());
             }
         }
         let pool: Pool = from_toml(text.as_bytes()).expect("a pool");

@@ -1,7 +1,7 @@
 //! Backends that are being drained.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -21,9 +21,9 @@ pub struct DrainView {
     pub deadline_seconds: Option<u64>,
 }
 
-/// Every drain that was not undone.
+/// Every drain that was not undone, by pool and backend.
 #[derive(Default)]
-pub(super) struct Drains(BTreeMap<Name, Drain>);
+pub(super) struct Drains(BTreeMap<String, BTreeMap<String, Drain>>);
 
 #[derive(Clone, Copy)]
 struct Drain {
@@ -59,7 +59,8 @@ impl Drains {
     /// Begins to drain, or gives a drain another deadline. `passes`: the janitor's so far.
     pub(super) fn start(&mut self, name: Name, deadline: Option<Duration>, passes: u64) {
         let now = Instant::now();
-        let drain = self.0.entry(name).or_insert(Drain {
+        let of_pool = self.0.entry(name.0).or_default();
+        let drain = of_pool.entry(name.1).or_insert(Drain {
             started: now,
             deadline: None,
             passes,
@@ -69,31 +70,44 @@ impl Drains {
     }
 
     /// Undoes a drain; whether there was one.
-    pub(super) fn stop(&mut self, name: &Name) -> bool {
-        self.0.remove(name).is_some()
+    pub(super) fn stop(&mut self, (pool, backend): &Name) -> bool {
+        let of_pool = self.0.get_mut(pool);
+        let stopped = of_pool.is_some_and(|of_pool| of_pool.remove(backend).is_some());
+        self.0.retain(|_, of_pool| !of_pool.is_empty());
+        stopped
     }
 
     /// Where a backend stands, if it is drained.
     pub(super) fn stage(&self, pool: &str, backend: &str) -> Option<Stage> {
-        let name = (pool.to_owned(), backend.to_owned());
-        self.0.get(&name).map(|drain| drain.stage)
+        Some(self.0.get(pool)?.get(backend)?.stage)
     }
 
-    /// Forgets drains of backends that are no more.
-    pub(super) fn keep(&mut self, exists: impl Fn(&Name) -> bool) {
-        self.0.retain(|name, _| exists(name));
+    /// Forgets drains of a pool's backends that are no more.
+    pub(super) fn keep(&mut self, pool: &str, exists: impl Fn(&str) -> bool) {
+        if let Some(of_pool) = self.0.get_mut(pool) {
+            of_pool.retain(|name, _| exists(name));
+            if of_pool.is_empty() {
+                self.0.remove(pool);
+            }
+        }
     }
 
-    /// Moves drains on; whether one has come to its end.
-    pub(super) fn advance(&mut self, left: impl Fn(&Name) -> Option<Left>) -> bool {
+    /// Moves drains on; pools of which one has come to its end.
+    pub(super) fn advance(
+        &mut self,
+        left: impl Fn(&str, &str) -> Option<Left>,
+    ) -> BTreeSet<String> {
         let now = Instant::now();
-        let mut any = false;
-        for (name, drain) in &mut self.0 {
+        let mut pools = BTreeSet::new();
+        let drains = self.0.iter_mut();
+        for (pool, (backend, drain)) in
+            drains.flat_map(|(pool, drains)| drains.iter_mut().map(move |drain| (pool, drain)))
+        {
             if drain.stage != Stage::Draining {
                 continue;
             }
             // A whole pass that began after the last unseen flow must have spoken.
-            let empty = left(name).is_some_and(|left| {
+            let empty = left(pool, backend).is_some_and(|left| {
                 left.flows == 0
                     && left.passes >= drain.passes + 2
                     && now >= drain.started + left.unseen
@@ -104,22 +118,16 @@ impl Drains {
                 drain.stage = Stage::Expired;
             }
             if drain.stage != Stage::Draining {
-                let (pool, backend) = name;
                 tracing::info!(pool, backend, stage = ?drain.stage, "drained");
-                any = true;
+                pools.insert(pool.clone());
             }
         }
-        any
-    }
-
-    /// Whether any is on its way.
-    pub(super) fn any_active(&self) -> bool {
-        (self.0.values()).any(|drain| drain.stage == Stage::Draining)
+        pools
     }
 
     /// For people.
     pub(super) fn view(&self, pool: &str, backend: &str) -> Option<DrainView> {
-        let drain = self.0.get(&(pool.to_owned(), backend.to_owned()))?;
+        let drain = self.0.get(pool)?.get(backend)?;
         let (status, deadline) = match drain.stage {
             Stage::Draining => ("draining", drain.deadline),
             Stage::Empty | Stage::Expired => ("drained", None),

@@ -1,13 +1,14 @@
 //! What the health checks said last, by pool and backend.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::view::HealthView;
 use crate::{
-    config::Config,
+    config::Pool,
     health::{Change, Health},
 };
 
@@ -16,18 +17,20 @@ use crate::{
 pub(super) struct Verdicts(BTreeMap<String, BTreeMap<String, Verdict>>);
 
 struct Verdict {
+    address: SocketAddr,
     health: Health,
     reason: String,
     since: SystemTime,
 }
 
 impl Verdicts {
-    /// Notes a verdict.
-    pub(super) fn note(&mut self, change: Change) {
+    /// Notes a verdict on the backend that is at an address now.
+    pub(super) fn note(&mut self, change: Change, address: SocketAddr) {
         let pool = self.0.entry(change.pool).or_default();
         pool.insert(
             change.backend,
             Verdict {
+                address,
                 health: change.health,
                 reason: change.reason,
                 since: SystemTime::now(),
@@ -35,18 +38,41 @@ impl Verdicts {
         );
     }
 
-    /// Forgets verdicts on what is not checked any more, or is another server now.
-    pub(super) fn keep(&mut self, old: &Config, new: &Config) {
-        let same = |pool: &str, backend: &str| {
-            let address =
-                |config: &Config| Some(config.pools.get(pool)?.backends.get(backend)?.address);
-            let checked = (new.pools.get(pool)).is_some_and(|pool| pool.health_check.is_some());
-            checked && address(old) == address(new)
+    /// Forgets verdicts on what of a pool's touched backends (`None`: of all) is not checked any
+    /// more, or is another server now; whether there were any.
+    pub(super) fn keep(
+        &mut self,
+        name: &str,
+        pool: Option<&Pool>,
+        touched: Option<&BTreeSet<String>>,
+    ) -> bool {
+        let Some(verdicts) = self.0.get_mut(name) else {
+            return false;
         };
-        for (pool, verdicts) in &mut self.0 {
-            verdicts.retain(|backend, _| same(pool, backend));
+        let before = verdicts.len();
+        let checked = pool.filter(|pool| pool.health_check.is_some());
+        let same = |backend: &str, verdict: &Verdict| {
+            let config = checked.and_then(|pool| pool.backends.get(backend));
+            config.is_some_and(|config| config.address == verdict.address)
+        };
+        match touched {
+            None => verdicts.retain(|backend, verdict| same(backend, verdict)),
+            Some(touched) => {
+                for backend in touched {
+                    if verdicts
+                        .get(backend)
+                        .is_some_and(|verdict| !same(backend, verdict))
+                    {
+                        verdicts.remove(backend);
+                    }
+                }
+            }
         }
-        self.0.retain(|_, verdicts| !verdicts.is_empty());
+        let forgot = verdicts.len() < before;
+        if verdicts.is_empty() {
+            self.0.remove(name);
+        }
+        forgot
     }
 
     /// The last verdict on a backend.

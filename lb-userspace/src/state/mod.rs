@@ -1,26 +1,29 @@
 //! The one owner of what is wanted: configuration and health come in, the data path is told.
 //! Everybody else holds a [`State`] and asks.
 
+mod apply;
 mod compile;
 mod conditions;
 mod drains;
 mod health;
+mod look;
 mod owner;
+mod pending;
 mod ramps;
 mod view;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
-use self::drains::Name;
 pub use self::{
     drains::DrainView,
     owner::{Parts, spawn},
-    view::{BackendView, HealthView, PoolView, ServiceView, StatusView, View},
+    view::{BackendView, HealthView, PoolView, ServiceView, StatusView},
 };
+use self::{drains::Name, owner::Owner};
 use crate::{
-    config::{Config, Problems},
+    config::{Config, Draft, Problems},
     dataplane::{ApplyError, Explanation, Question},
 };
 
@@ -41,19 +44,37 @@ pub enum Refused {
     /// The data path cannot take it.
     #[error(transparent)]
     DataPlane(#[from] ApplyError),
+    /// It was to be made with others, and the data path could not make them.
+    #[error("a change that came at the same time failed in the data path, and this one with it")]
+    Together,
     /// The agent is ending.
     #[error("the agent is shutting down")]
     Ending,
 }
 
-type Edit = Box<dyn FnOnce(&mut Config) -> Result<(), Refused> + Send>;
+impl Refused {
+    /// There is no such thing of this name.
+    pub fn not_found(what: &'static str, name: &str) -> Self {
+        let name = name.to_owned();
+        Self::NotFound { what, name }
+    }
+}
+
+impl From<Problems> for Refused {
+    fn from(problems: Problems) -> Self {
+        Self::Invalid(problems)
+    }
+}
+
+type Edit = Box<dyn FnOnce(&mut Draft<'_>) -> Result<(), Refused> + Send>;
+type Look = Box<dyn FnOnce(&Owner) + Send>;
 
 enum Command {
     Change(Edit, oneshot::Sender<Result<(), Refused>>),
     Drain(Name, Option<Duration>, oneshot::Sender<Result<(), Refused>>),
     Undrain(Name, oneshot::Sender<Result<(), Refused>>),
     Explain(Question, oneshot::Sender<anyhow::Result<Explanation>>),
-    View(oneshot::Sender<anyhow::Result<View>>),
+    Look(Look),
 }
 
 /// A way to ask the owner.
@@ -70,12 +91,12 @@ impl State {
     /// See [`Refused`]; or what `edit` returned.
     pub async fn change<R: Send + 'static>(
         &self,
-        edit: impl FnOnce(&mut Config) -> Result<R, Refused> + Send + 'static,
+        edit: impl FnOnce(&mut Draft<'_>) -> Result<R, Refused> + Send + 'static,
     ) -> Result<R, Refused> {
         let (result, made) = oneshot::channel();
-        let edit = Box::new(move |config: &mut Config| {
+        let edit = Box::new(move |draft: &mut Draft<'_>| {
             // Who asked may have left; the change stands.
-            drop(result.send(edit(config)?));
+            drop(result.send(edit(draft)?));
             Ok(())
         });
         self.ask(|reply| Command::Change(edit, reply)).await??;
@@ -117,13 +138,79 @@ impl State {
         self.ask(|reply| Command::Explain(question, reply)).await?
     }
 
-    /// Everything there is to see at this moment.
+    /// The agent and its data path.
     ///
     /// # Errors
     ///
     /// The kernel's, from reading counters; or that the agent is ending.
-    pub async fn view(&self) -> anyhow::Result<View> {
-        self.ask(Command::View).await?
+    pub async fn status(&self) -> anyhow::Result<StatusView> {
+        self.look(Owner::status).await?
+    }
+
+    /// The configuration as it is in force.
+    ///
+    /// # Errors
+    ///
+    /// That the agent is ending.
+    pub async fn config(&self) -> Result<Config, Refused> {
+        self.look(|owner| owner.live.config().clone()).await
+    }
+
+    /// Services by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::status`].
+    pub async fn services(&self) -> anyhow::Result<BTreeMap<String, ServiceView>> {
+        self.look(Owner::services).await?
+    }
+
+    /// A service, if there is one of that name.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::status`].
+    pub async fn service(&self, name: String) -> anyhow::Result<Option<ServiceView>> {
+        self.look(move |owner| owner.service(&name)).await?
+    }
+
+    /// Pools by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::status`].
+    pub async fn pools(&self) -> anyhow::Result<BTreeMap<String, PoolView>> {
+        self.look(Owner::pools).await?
+    }
+
+    /// A pool, if there is one of that name.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::status`].
+    pub async fn pool(&self, name: String) -> anyhow::Result<Option<PoolView>> {
+        self.look(move |owner| owner.pool(&name)).await?
+    }
+
+    /// A backend, or that there is no such pool or backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::status`].
+    pub async fn backend(
+        &self,
+        pool: String,
+        name: String,
+    ) -> anyhow::Result<Result<BackendView, Refused>> {
+        self.look(move |owner| owner.backend(&pool, &name)).await?
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Owner) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        self.ask(|reply| Command::Look(Box::new(move |owner| drop(reply.send(look(owner))))))
+            .await
     }
 
     async fn ask<T>(

@@ -6,22 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::drains::DrainView;
 use crate::{
-    config::{Config, Pool, Service},
+    config::{Pool, Service},
     dataplane::{Attachment, BackendCounters, Drops, FlowCounters, ServiceCounters},
 };
-
-/// Everything at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct View {
-    /// The agent and its data path.
-    pub status: StatusView,
-    /// The configuration as it is in force.
-    pub config: Config,
-    /// Services by name.
-    pub services: BTreeMap<String, ServiceView>,
-    /// Pools by name.
-    pub pools: BTreeMap<String, PoolView>,
-}
 
 /// The agent and its data path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

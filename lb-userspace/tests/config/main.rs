@@ -5,6 +5,7 @@ use lb_userspace::config::{Config, Problem, from_toml};
 mod agent;
 mod document;
 mod http;
+mod live;
 mod pool;
 mod service;
 mod syntax;

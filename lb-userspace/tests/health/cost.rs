@@ -1,7 +1,10 @@
 //! What checks cost.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -46,7 +49,7 @@ fn a_thousand_checks_a_second() {
                 let mut targets = vec![target(server.await.unwrap(), kind.clone()); TARGETS];
                 for (index, target) in targets.iter_mut().enumerate() {
                     target.backend = index.to_string();
-                    target.check.interval = Duration::from_secs(1);
+                    Arc::make_mut(&mut target.check).interval = Duration::from_secs(1);
                 }
                 let mut checker = Checker::start(targets);
                 for _ in 0..TARGETS {

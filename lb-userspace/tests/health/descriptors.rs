@@ -4,6 +4,7 @@ use std::{
     env,
     fs::File,
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -44,7 +45,7 @@ fn a_check_that_cannot_be_made_decides_nothing() {
 async fn run_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut target = target(listener.local_addr().unwrap(), Kind::Tcp);
-    target.check.interval = Duration::from_millis(1);
+    Arc::make_mut(&mut target.check).interval = Duration::from_millis(1);
     let mut checker = Checker::start(vec![target]);
     assert_eq!(checker.verdict().await.0, Health::Healthy);
 

@@ -1,6 +1,6 @@
 //! HTTP checks: what is sent, and what passes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use lb_userspace::health::{Health, Kind};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::sleep};
@@ -25,7 +25,7 @@ async fn fails(server: &Server, kind: Kind, reason: &str) {
 
 async fn times_out(server: &Server, kind: Kind) {
     let mut target = target(server.address, kind);
-    target.check.timeout = Duration::from_millis(200);
+    Arc::make_mut(&mut target.check).timeout = Duration::from_millis(200);
     assert_eq!(
         first_verdict(target).await,
         (

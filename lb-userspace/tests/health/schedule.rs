@@ -19,7 +19,8 @@ async fn as_many_results_in_a_row_decide_as_rise_and_fall_say() {
     let answers = [200, 500, 501, 201, 502, 503, 504, 202, 505, 203, 204];
     let server = Server::answering(answers.map(|answer| status(answer).into()).into()).await;
     let mut target = target(server.address, get());
-    (target.check.rise, target.check.fall) = (2, 3);
+    let check = Arc::make_mut(&mut target.check);
+    (check.rise, check.fall) = (2, 3);
     let mut checker = Checker::start(vec![target]);
     for (health, reason) in [
         (Health::Healthy, "status 200"),
@@ -35,7 +36,8 @@ async fn the_first_failure_decides_too() {
     let server =
         Server::answering([500, 200, 201].map(|answer| status(answer).into()).into()).await;
     let mut target = target(server.address, get());
-    (target.check.rise, target.check.fall) = (2, 3);
+    let check = Arc::make_mut(&mut target.check);
+    (check.rise, check.fall) = (2, 3);
     let mut checker = Checker::start(vec![target]);
     for (health, reason) in [
         (Health::Unhealthy, "status 500, expected 200-299"),

@@ -2,11 +2,11 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use lb_userspace::health::{self, Change, Check, Health, Kind, Target};
+use lb_userspace::health::{self, Change, Check, Health, Kind, Retarget, Target};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -27,21 +27,29 @@ pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
 
 /// A running checker.
 pub(crate) struct Checker {
-    pub(crate) targets: watch::Sender<Arc<Vec<Target>>>,
+    pub(crate) targets: mpsc::UnboundedSender<Retarget>,
     pub(crate) changes: mpsc::Receiver<Change>,
 }
 
 impl Checker {
     pub(crate) fn start(targets: Vec<Target>) -> Self {
-        let (sender, receiver) = watch::channel(Arc::new(targets));
-        Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let checker = Self {
             targets: sender,
             changes: health::spawn(receiver),
-        }
+        };
+        checker.set(targets);
+        checker
     }
 
+    /// All of [`target`]'s pool.
     pub(crate) fn set(&self, targets: Vec<Target>) {
-        self.targets.send(Arc::new(targets)).unwrap();
+        let retarget = Retarget {
+            pool: "web".into(),
+            backend: None,
+            targets,
+        };
+        self.targets.send(retarget).unwrap();
     }
 
     pub(crate) async fn change(&mut self) -> Change {
@@ -66,14 +74,14 @@ pub(crate) fn target(address: SocketAddr, kind: Kind) -> Target {
         pool: "web".into(),
         backend: "a".into(),
         address,
-        check: Check {
+        check: Arc::new(Check {
             kind,
             interval: Duration::from_millis(5),
             jitter: 20,
             timeout: AMPLE,
             rise: 1,
             fall: 1,
-        },
+        }),
     }
 }
 

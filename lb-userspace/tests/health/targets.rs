@@ -94,8 +94,8 @@ async fn a_verdict_holds_until_the_new_check_has_a_result() {
     })
     .await;
     let mut target = target(server.address, get());
-    target.check.interval = Duration::from_secs(3600);
-    target.check.fall = 3;
+    Arc::make_mut(&mut target.check).interval = Duration::from_secs(3600);
+    Arc::make_mut(&mut target.check).fall = 3;
     let mut checker = Checker::start(vec![target.clone()]);
     assert_eq!(checker.verdict().await.0, Health::Healthy);
     server.request().await;
@@ -106,7 +106,7 @@ async fn a_verdict_holds_until_the_new_check_has_a_result() {
         // The verdict is the same: sent all the same.
         (200..=200, Health::Healthy),
     ] {
-        target.check.kind = Kind::Http {
+        Arc::make_mut(&mut target.check).kind = Kind::Http {
             path: "/".into(),
             host: None,
             status: expected,

@@ -1,6 +1,6 @@
 //! TCP checks.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use lb_userspace::health::{Health, Kind};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -52,7 +52,7 @@ async fn a_port_that_never_answers_is_unhealthy() {
     let _waiting = TcpStream::connect(address).await.unwrap();
     for kind in [Kind::Tcp, get()] {
         let mut target = target(address, kind);
-        target.check.timeout = Duration::from_millis(100);
+        Arc::make_mut(&mut target.check).timeout = Duration::from_millis(100);
         assert_eq!(
             first_verdict(target).await,
             (
@@ -69,7 +69,8 @@ async fn follows_a_listener_that_comes_and_goes() {
     let listener = TcpListener::bind("127.0.77.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut target = target(address, Kind::Tcp);
-    (target.check.rise, target.check.fall) = (2, 3);
+    let check = Arc::make_mut(&mut target.check);
+    (check.rise, check.fall) = (2, 3);
     let mut checker = Checker::start(vec![target]);
     assert_eq!(checker.verdict().await.0, Health::Healthy);
     drop(listener);
@@ -89,7 +90,7 @@ async fn checks_leave_no_port_in_time_wait() {
         let mut targets = vec![target(server.address, kind); CHECKS];
         for (index, target) in targets.iter_mut().enumerate() {
             target.backend = index.to_string();
-            target.check.interval = AMPLE;
+            Arc::make_mut(&mut target.check).interval = AMPLE;
         }
         let mut checker = Checker::start(targets);
         for _ in 0..CHECKS {

@@ -1,8 +1,8 @@
 //! The network that packets are fed into, and what is configured on it.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,8 +12,8 @@ use lb_common::abi::Backend;
 use lb_userspace::{
     dataplane::{Attach, DataPlane, Interface, Limits, Options},
     desired::{
-        Algorithm, Condition, DesiredBackend, DesiredService, Mode, OnDeath, OnEmpty, Protocol,
-        Tracking,
+        Algorithm, Condition, DesiredBackend, DesiredPool, DesiredService, Mode, OnDeath, OnEmpty,
+        Protocol, Tracking,
     },
 };
 
@@ -165,9 +165,8 @@ pub fn member(at: SocketAddr) -> DesiredBackend {
 }
 
 /// A pool's backends, in use, by their place in the list: `0`, `1` and so on.
-pub fn backends(at: &[SocketAddr]) -> BTreeMap<String, DesiredBackend> {
+pub fn backends(at: &[SocketAddr]) -> Arc<DesiredPool> {
     let numbered = at.iter().enumerate();
-    numbered
-        .map(|(number, &at)| (number.to_string(), member(at)))
-        .collect()
+    let named = numbered.map(|(number, &at)| (number.to_string(), member(at)));
+    Arc::new(named.collect())
 }

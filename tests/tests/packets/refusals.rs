@@ -1,6 +1,6 @@
 //! Senders that are told that their packet goes nowhere.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use etherparse::{
@@ -213,7 +213,10 @@ fn all_services(world: &mut World, change: impl Fn(&mut DesiredService)) -> Resu
 #[test]
 fn no_backend_left() -> Result<()> {
     let mut desired = everything();
-    desired.pools.values_mut().for_each(BTreeMap::clear);
+    desired
+        .pools
+        .values_mut()
+        .for_each(|pool| Arc::make_mut(pool).clear());
     World::with(desired, |world| {
         let mut cases = kinds().flat_map(|kind| refused(kind, Reason::NoBackend));
         cases.try_for_each(|case| case.check(world))?;
@@ -262,7 +265,7 @@ fn connections_of_a_dead_backend() -> Result<()> {
             one(kind, "while it lives", first, out).check(world)?;
             world.apply(|desired| {
                 let pool = desired.pools.get_mut(&kind.name());
-                let dead = pool.and_then(|pool| pool.get_mut(&owner.to_string()));
+                let dead = pool.and_then(|pool| Arc::make_mut(pool).get_mut(&owner.to_string()));
                 dead.expect("it is there").condition = Condition::Dead;
             })?;
             others.push((kind, NUMBERS[other]));

@@ -1,6 +1,6 @@
 //! Slots that a change has moved: new connections go to the new owner, and what goes on stays.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::abi::{Flow, FlowKey};
@@ -38,7 +38,7 @@ fn goes_to(world: &World, kind: Kind, number: u8, what: &str, packet: Packet) ->
 fn add_current(world: &mut World, kind: Kind) -> Result<()> {
     world.apply(|desired| {
         let pool = desired.pools.entry(kind.name()).or_default();
-        pool.insert(NEW.to_owned(), member(kind.numbered(CURRENT)));
+        Arc::make_mut(pool).insert(NEW.to_owned(), member(kind.numbered(CURRENT)));
     })
 }
 
@@ -122,7 +122,7 @@ fn moves(world: &mut World, kind: Kind) -> Result<()> {
 fn condition(world: &mut World, kind: Kind, name: &str, condition: Condition) -> Result<()> {
     world.apply(|desired| {
         let pool = desired.pools.get_mut(&kind.name());
-        let backend = pool.and_then(|pool| pool.get_mut(name));
+        let backend = pool.and_then(|pool| Arc::make_mut(pool).get_mut(name));
         backend.expect("it is there").condition = condition;
     })
 }

@@ -1,18 +1,26 @@
 //! The rules that types cannot hold.
 
-use std::{fmt::Display, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
+    net::IpAddr,
+    time::Duration,
+};
 
 use humantime_serde::re::humantime::format_duration;
 
 use super::{Config, Problems, Size, bounds, problem::join};
 
 mod agent;
+mod change;
 mod health;
 mod http;
 mod pool;
 mod service;
 mod shared;
 mod tls;
+
+pub(super) use self::change::may_break;
 
 impl Config {
     /// Checks every rule that types cannot hold.
@@ -23,8 +31,15 @@ impl Config {
     pub fn check(&self) -> Result<(), Problems> {
         let mut problems = Problems::default();
         agent::check(&mut problems, self);
+        let mut vips: HashMap<&str, BTreeMap<IpAddr, &str>> = HashMap::new();
+        for (name, service) in &self.services {
+            for pool in service.pools() {
+                let vips = vips.entry(pool).or_default();
+                vips.insert(service.address, name);
+            }
+        }
         for (name, pool) in &self.pools {
-            pool::check(&mut problems, self, name, pool);
+            pool::check(&mut problems, name, pool, vips.get(name.as_str()));
         }
         for (name, service) in &self.services {
             service::check(&mut problems, self, name, service);

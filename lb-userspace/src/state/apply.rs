@@ -1,0 +1,111 @@
+//! From what has changed to what the data path is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Refused, compile,
+    conditions::{Conditions, conditions},
+    owner::Owner,
+};
+use crate::{
+    config::Service,
+    dataplane::ApplyError,
+    desired::{Delta, Mode},
+};
+
+impl Owner {
+    /// Has the data path do what the configuration says of these services and pools, with what
+    /// is known of health; and of services whose pool has failed or come back by that.
+    pub(super) fn apply(
+        &mut self,
+        mut services: BTreeSet<String>,
+        pools: BTreeSet<String>,
+    ) -> Result<(), Refused> {
+        let mut delta = Delta::default();
+        let mut new_conditions = BTreeMap::new();
+        for name in pools {
+            let Some(pool) = self.live.config().pools.get(&name) else {
+                if self.desired.pools.contains_key(&name) {
+                    delta.pools.insert(name.clone(), None);
+                }
+                self.ramps.keep(&name, |_| false);
+                new_conditions.insert(name, None);
+                continue;
+            };
+            let new = conditions(&name, pool, &self.verdicts, &self.drains);
+            let was_down = self.conditions.get(&name).is_some_and(|old| old.down);
+            if was_down != new.down {
+                services.extend(self.live.users(&name).map(str::to_owned));
+            }
+            let mut desired = compile::pool(&name, pool, &new, &self.ramps);
+            let old = self.desired.pools.get(&name);
+            if old.is_some_and(|old| self.ramps.begin(&name, pool, old, &desired)) {
+                desired = compile::pool(&name, pool, &new, &self.ramps);
+            }
+            if old.is_none_or(|old| **old != desired) {
+                delta.pools.insert(name.clone(), Some(desired.into()));
+            }
+            new_conditions.insert(name, Some(new));
+        }
+        for name in services {
+            let is_down = |pool: &str| {
+                let new = new_conditions.get(pool).and_then(Option::as_ref);
+                let known = new.or_else(|| self.conditions.get(pool));
+                known.is_some_and(|pool| pool.down)
+            };
+            let service = self.live.config().services.get(&name);
+            let service = service.map(|service| (service, compile::serving(service, is_down)));
+            let of_proxy = |service: &Service| service.mode == Mode::Local;
+            let packets = service.filter(|(service, _)| !of_proxy(service));
+            let packets = packets.map(|(service, pool)| compile::service(service, pool));
+            if self.desired.services.get(&name) != packets.as_ref() {
+                delta.services.insert(name.clone(), packets);
+            }
+            let local = service.filter(|(service, _)| of_proxy(service));
+            let local = local.map(|(service, pool)| compile::local(service, pool));
+            if self.desired.local.get(&name) != local.as_ref() {
+                delta.local.insert(name, local);
+            }
+        }
+        self.tell(delta)?;
+        for (name, new) in new_conditions {
+            self.note(name, new);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, delta: Delta) -> Result<(), Refused> {
+        if delta.is_empty() && !self.dataplane.is_unfinished() {
+            return Ok(());
+        }
+        let back = self.desired.change(delta.clone());
+        let Err(error) = self.dataplane.change(delta) else {
+            return Ok(());
+        };
+        self.desired.change(back.clone());
+        if let ApplyError::Kernel(_) = error {
+            // A part of it may be done; what cannot be undone now is tried again later.
+            if let Err(error) = self.dataplane.change(back) {
+                tracing::warn!("undoing a change of the data path: {error}");
+            }
+        }
+        Err(error.into())
+    }
+
+    fn note(&mut self, pool: String, new: Option<Conditions>) {
+        let Some(new) = new else {
+            self.conditions.remove(&pool);
+            return;
+        };
+        let below = new.below_floor;
+        let old = self.conditions.insert(pool.clone(), new);
+        match (old.is_some_and(|old| old.below_floor), below) {
+            (false, true) => tracing::warn!(
+                pool,
+                "too much of the pool fails its checks: the failed are used too"
+            ),
+            (true, false) => tracing::info!(pool, "the pool is above its health floor again"),
+            _ => {}
+        }
+    }
+}
