@@ -3,6 +3,7 @@
 use regex::Regex;
 
 pub mod cookies;
+pub mod headers;
 pub mod route;
 
 /// An expression that matches text from its beginning to its end.

@@ -1,0 +1,7 @@
+//! Headers that a proxy must take away, put right or add.
+
+pub mod authority;
+pub mod connection;
+pub mod forwarded;
+pub mod request_id;
+pub mod trace;
