@@ -26,6 +26,44 @@ pub trait Frame {
     fn truncate(&mut self, length: usize);
 }
 
+/// The shortest frame that every driver sends.
+pub const SHORTEST: usize = 60;
+
+/// A frame in ordinary memory, for tests on the host.
+#[cfg(feature = "alloc")]
+impl Frame for alloc::vec::Vec<u8> {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn window<const N: usize>(&self, offset: usize) -> Option<Window<'_, N>> {
+        let bytes = self.get(offset..offset.checked_add(N)?)?;
+        // SAFETY: N bytes, borrowed as long as the window.
+        Some(unsafe { Window::new(bytes.as_ptr()) })
+    }
+
+    fn window_mut<const N: usize>(&mut self, offset: usize) -> Option<WindowMut<'_, N>> {
+        let bytes = self.get_mut(offset..offset.checked_add(N)?)?;
+        // SAFETY: N bytes, borrowed mutably as long as the window.
+        Some(unsafe { WindowMut::new(bytes.as_mut_ptr()) })
+    }
+
+    fn grow_front(&mut self, by: usize) -> bool {
+        self.splice(..0, core::iter::repeat_n(0, by));
+        true
+    }
+
+    fn shrink_front(&mut self, by: usize) -> bool {
+        let there = by <= self.len();
+        self.drain(..if there { by } else { 0 });
+        there
+    }
+
+    fn truncate(&mut self, length: usize) {
+        Self::truncate(self, length.max(SHORTEST));
+    }
+}
+
 /// `N` bytes of a frame, checked once; reads at constant offsets are checked when compiling.
 #[derive(Clone, Copy)]
 pub struct Window<'a, const N: usize> {

@@ -15,6 +15,8 @@ pub mod generate;
 pub mod hash;
 #[cfg(feature = "alloc")]
 pub mod maglev;
+#[cfg(feature = "alloc")]
+pub mod memory;
 pub mod packet;
 pub mod reason;
 pub mod rewrite;

@@ -6,10 +6,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use lb_common::frame::{Frame, Window, WindowMut};
-
-/// The shortest frame that every driver sends.
-const SHORTEST: usize = 60;
+use lb_common::frame::{Frame, SHORTEST, Window, WindowMut};
 
 /// A packet in an XDP program.
 pub(crate) struct XdpFrame<'a> {

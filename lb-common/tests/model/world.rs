@@ -12,7 +12,6 @@ use lb_common::{
         NextHop, Service, ServiceKey, algorithm, backend_flags, flow_state, mode, ring_word,
         service_flags,
     },
-    frame::{Frame, Window, WindowMut},
     hash::HashKey,
     maglev::{self, Member},
     packet::{TCP, ipv4_address, tcp_flags},
@@ -411,9 +410,8 @@ impl World {
         }
         let mut frame = Vec::new();
         tcp.write(&mut frame, b"data").expect("writing to memory");
-        let mut frame = Bytes(frame);
         match steer(&mut frame, &self.tables) {
-            Verdict::Send(_) => Sent::To(u32::from(frame.0[0])),
+            Verdict::Send(_) => Sent::To(u32::from(frame[0])),
             verdict => Sent::Not(verdict),
         }
     }
@@ -432,38 +430,6 @@ enum Sent {
 
 fn address(bytes: [u8; 4]) -> Address {
     ipv4_address(u32::from_ne_bytes(bytes))
-}
-
-struct Bytes(Vec<u8>);
-
-impl Frame for Bytes {
-    fn length(&self) -> usize {
-        self.0.len()
-    }
-
-    fn window<const N: usize>(&self, offset: usize) -> Option<Window<'_, N>> {
-        let bytes = self.0.get(offset..offset.checked_add(N)?)?;
-        // SAFETY: N bytes, borrowed as long as the window.
-        Some(unsafe { Window::new(bytes.as_ptr()) })
-    }
-
-    fn window_mut<const N: usize>(&mut self, offset: usize) -> Option<WindowMut<'_, N>> {
-        let bytes = self.0.get_mut(offset..offset.checked_add(N)?)?;
-        // SAFETY: N bytes, borrowed mutably as long as the window.
-        Some(unsafe { WindowMut::new(bytes.as_mut_ptr()) })
-    }
-
-    fn grow_front(&mut self, _: usize) -> bool {
-        false
-    }
-
-    fn shrink_front(&mut self, _: usize) -> bool {
-        false
-    }
-
-    fn truncate(&mut self, length: usize) {
-        self.0.truncate(length);
-    }
 }
 
 /// The maps of one `dsr` service.

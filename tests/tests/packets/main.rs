@@ -3,6 +3,7 @@
 
 mod choices;
 mod drops;
+mod equivalence;
 mod malformed;
 mod modes;
 mod passing;
