@@ -1,26 +1,21 @@
 //! The service, its backends and its clients.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-};
+use std::{cell::RefCell, collections::BTreeMap};
 
 use etherparse::PacketBuilder;
 use lb_common::{
     abi::{
-        Address, Affinity, AffinityKey, Backend, Flow, FlowKey, IPV4, NatForward, NatReturn,
-        NextHop, Service, ServiceKey, algorithm, backend_flags, flow_state, mode, ring_word,
-        service_flags,
+        Address, Backend, Flow, IPV4, NextHop, Service, ServiceKey, algorithm, backend_flags,
+        flow_state, mode, ring_word, service_flags,
     },
     hash::HashKey,
     maglev::{self, Member},
+    memory::Memory,
     packet::{TCP, ipv4_address, tcp_flags},
-    reason::Reason,
     ring::{Remember, Ring},
     selection::forgettable,
     slot::Slot,
     steer::{Verdict, steer},
-    tables::{Claim, Route, RouteQuery, Tables},
 };
 use proptest::{prelude::*, sample::Index, test_runner::TestCaseError};
 
@@ -100,7 +95,7 @@ impl World {
             connections: Vec::new(),
             ring: Ring::new(&[0], remember, 0),
             table: 1,
-            tables: Memory::default(),
+            tables: Memory::new(KEY),
         };
         for _ in 0..backends {
             world.add();
@@ -204,7 +199,7 @@ impl World {
     /// Time passes; connections idle for too long are nobody's concern, nor are those that
     /// have closed and fallen silent.
     pub(crate) fn wait(&mut self, ticks: u32) {
-        self.tables.now.set(self.now() + ticks);
+        self.tables.tick.set(self.now() + ticks);
         let now = self.now();
         self.connections.retain(|connection| {
             let limit = match connection.closing {
@@ -222,7 +217,7 @@ impl World {
             .flows
             .borrow_mut()
             .retain(|_, flow| !forgettable(flow, IDLE_TICKS, now));
-        let slots = RefCell::new(&mut self.tables.slots);
+        let slots = RefCell::new(written(&mut self.tables.rings));
         let write = |index: usize, slot| slots.borrow_mut()[index] = slot;
         self.ring.settle(IDLE_TICKS, now, write);
         let mask = self.ring.slots().len() as u64 - 1;
@@ -290,7 +285,7 @@ impl World {
         } else {
             Remember::Changes
         };
-        let (now, slots) = (self.now(), &mut self.tables.slots);
+        let (now, slots) = (self.now(), written(&mut self.tables.rings));
         self.ring
             .set_remember(remember, now, |index, slot| slots[index] = slot);
         self.publish();
@@ -321,27 +316,27 @@ impl World {
         let now = self.now();
         if owners.len() > slots {
             self.ring = self.ring.grown(&owners, now);
-            self.tables.slots = self.ring.slots().to_vec();
+            *written(&mut self.tables.rings) = self.ring.slots().to_vec();
         } else {
-            let slots = &mut self.tables.slots;
+            let slots = written(&mut self.tables.rings);
             self.ring
                 .change(&owners, now, |index, slot| slots[index] = slot);
         }
         if self.policy.silent {
-            let (servers, slots) = (&self.servers, &mut self.tables.slots);
+            let (servers, slots) = (&self.servers, written(&mut self.tables.rings));
             let dead = |id: u32| servers.get(&id).is_some_and(|server| server.dead);
             self.ring.bury(dead, |index, slot| slots[index] = slot);
         }
         self.publish();
         assert_eq!(
-            self.tables.slots,
+            *written(&mut self.tables.rings),
             self.ring.slots(),
             "every change was written"
         );
     }
 
     fn publish(&mut self) {
-        self.tables.service = Service {
+        let service = Service {
             ring: ring_word(0, self.ring.slots().len().trailing_zeros()),
             address: address(VIP),
             port: 80u16.to_be(),
@@ -364,6 +359,15 @@ impl World {
             affinity_ticks: if self.policy.affinity { 30 } else { 0 },
             reserved2: [0; 2],
         };
+        let key = ServiceKey {
+            address: service.address,
+            port: service.port,
+            protocol: service.protocol,
+            family: service.family,
+            reserved: 0,
+        };
+        self.tables.keys.insert(key, INDEX);
+        self.tables.services.insert(INDEX, service);
         for (&id, server) in &self.servers {
             let alive = if server.takes_flows() {
                 backend_flags::ALIVE
@@ -410,14 +414,25 @@ impl World {
         }
         let mut frame = Vec::new();
         tcp.write(&mut frame, b"data").expect("writing to memory");
-        match steer(&mut frame, &self.tables) {
+        let counted = || {
+            let flows = self.tables.flows.borrow();
+            let counted = |flow: &&Flow| flow.state & flow_state::COUNTED != 0;
+            flows.values().filter(counted).count()
+        };
+        let before = counted();
+        let verdict = steer(&mut frame, &self.tables);
+        assert!(
+            counted() <= before || self.algorithm == algorithm::LEAST_CONNECTIONS,
+            "only least connections counts them"
+        );
+        match verdict {
             Verdict::Send(_) => Sent::To(u32::from(frame[0])),
             verdict => Sent::Not(verdict),
         }
     }
 
     fn now(&self) -> u32 {
-        self.tables.now.get()
+        self.tables.tick.get()
     }
 }
 
@@ -428,158 +443,11 @@ enum Sent {
     Not(Verdict),
 }
 
+/// The slots as the packets find them.
+fn written(rings: &mut BTreeMap<u32, Vec<Slot>>) -> &mut Vec<Slot> {
+    rings.entry(0).or_insert_with(|| vec![Slot::default()])
+}
+
 fn address(bytes: [u8; 4]) -> Address {
     ipv4_address(u32::from_ne_bytes(bytes))
-}
-
-/// The maps of one `dsr` service.
-struct Memory {
-    now: Cell<u32>,
-    turn: Cell<u32>,
-    service: Service,
-    slots: Vec<Slot>,
-    backends: BTreeMap<u32, Backend>,
-    flows: RefCell<BTreeMap<FlowKey, Flow>>,
-    affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
-    connections: RefCell<BTreeMap<u32, u64>>,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self {
-            now: Cell::new(1000),
-            turn: Cell::new(0),
-            // SAFETY: integers only, for which zero is a value.
-            service: unsafe { std::mem::zeroed() },
-            slots: vec![Slot::default()],
-            backends: BTreeMap::new(),
-            flows: RefCell::default(),
-            affinities: RefCell::default(),
-            connections: RefCell::default(),
-        }
-    }
-}
-
-impl Tables for Memory {
-    fn hash_key(&self) -> HashKey {
-        KEY
-    }
-
-    fn features(&self) -> u32 {
-        0
-    }
-
-    fn tick(&self) -> u32 {
-        self.now.get()
-    }
-
-    fn service_index(&self, key: &ServiceKey) -> Option<u32> {
-        (key.port == self.service.port).then_some(INDEX)
-    }
-
-    fn is_vip(&self, _: &ServiceKey) -> bool {
-        true
-    }
-
-    fn service(&self, _: u32) -> Option<&Service> {
-        Some(&self.service)
-    }
-
-    fn slot(&self, _: u32, index: u32) -> Option<Slot> {
-        self.slots.get(index as usize).copied()
-    }
-
-    fn backend(&self, id: u32) -> Option<&Backend> {
-        self.backends.get(&id)
-    }
-
-    fn with_flow<R>(&self, key: &FlowKey, look: impl FnOnce(&mut Flow) -> R) -> Option<R> {
-        self.flows.borrow_mut().get_mut(key).map(look)
-    }
-
-    fn remember_flow(&self, key: &FlowKey, flow: &Flow) {
-        assert!(
-            flow.state & flow_state::COUNTED == 0
-                || self.service.algorithm == algorithm::LEAST_CONNECTIONS
-        );
-        self.flows.borrow_mut().insert(*key, *flow);
-    }
-
-    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
-        self.affinities.borrow().get(key).copied()
-    }
-
-    fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
-        self.affinities.borrow_mut().insert(*key, *affinity);
-    }
-
-    fn next_turn(&self, _: u32) -> u32 {
-        self.turn.set(self.turn.get() + 1);
-        self.turn.get()
-    }
-
-    fn random(&self) -> u32 {
-        self.next_turn(0).wrapping_mul(0x9e37_79b1) >> 7
-    }
-
-    fn connections(&self, backend: u32) -> u64 {
-        self.connections
-            .borrow()
-            .get(&backend)
-            .copied()
-            .unwrap_or(0)
-    }
-
-    fn count_connection(&self, backend: u32, opened: bool) {
-        let mut connections = self.connections.borrow_mut();
-        let count = connections.entry(backend).or_default();
-        *count = match opened {
-            true => *count + 1,
-            false => count.checked_sub(1).expect("a connection ends once"),
-        };
-    }
-
-    fn may_send_icmp(&self) -> bool {
-        true
-    }
-
-    fn count_forwarded(&self, _: u32, _: u32, _: usize, _: bool) {}
-
-    fn count_dropped(&self, _: u32, _: Reason) {}
-
-    fn return_service(&self, _: &ServiceKey) -> Option<u32> {
-        None
-    }
-
-    fn source(&self, _: u32) -> Option<Address> {
-        None
-    }
-
-    fn next_port(&self, _: u32) -> Option<u32> {
-        None
-    }
-
-    fn with_nat_forward<R>(&self, _: &FlowKey, _: impl FnOnce(&mut NatForward) -> R) -> Option<R> {
-        None
-    }
-
-    fn with_nat_return<R>(&self, _: &FlowKey, _: impl FnOnce(&mut NatReturn) -> R) -> Option<R> {
-        None
-    }
-
-    fn claim_nat_forward(&self, _: &FlowKey, _: &NatForward) -> Claim {
-        Claim::Full
-    }
-
-    fn claim_nat_return(&self, _: &FlowKey, _: &NatReturn) -> Claim {
-        Claim::Full
-    }
-
-    fn remove_nat_forward(&self, _: &FlowKey) {}
-
-    fn remove_nat_return(&self, _: &FlowKey) {}
-
-    fn route(&self, _: &RouteQuery) -> Route {
-        Route::None(Reason::NoRoute)
-    }
 }
