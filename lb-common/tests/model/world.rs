@@ -228,7 +228,7 @@ impl World {
         }
         self.ring.release(|index| elsewhere[index], write);
         if let Some(ring) = self.ring.shrunk(self.table) {
-            self.tables.slots = ring.slots().to_vec();
+            *written(&mut self.tables.rings) = ring.slots().to_vec();
             self.ring = ring;
             self.publish();
         }
