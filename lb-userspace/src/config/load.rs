@@ -12,9 +12,9 @@ impl Config {
     /// The file cannot be read; or it is not what it should be: the first fault of syntax or
     /// type, or everything that [`Config::check`] finds.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = fs::read(path).map_err(|source| ConfigError::Unreadable {
+        let text = fs::read(path).map_err(|why| ConfigError::Unreadable {
             file: path.to_owned(),
-            source,
+            why,
         })?;
         let json =
             (path.extension()).is_some_and(|extension| extension.eq_ignore_ascii_case("json"));

@@ -100,12 +100,12 @@ impl std::error::Error for Problems {}
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("{}: cannot read the configuration: {source}", file.display())]
+    #[error("{}: cannot read the configuration: {why}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// It breaks the rules. Shown a line a problem, each after the file's name and, where
     /// known, line and column.
