@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -13,6 +14,7 @@ use crate::{
     config::{Config, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options},
     health,
+    proxy::Proxy,
     state::{self, Parts},
 };
 
@@ -23,6 +25,7 @@ use crate::{
 /// What is wrong with the configuration, the sockets or the data path.
 pub async fn run(file: &Path) -> anyhow::Result<()> {
     let config = Config::load(file)?;
+    raise_descriptors();
     // Before the data path: an agent that is running keeps its own.
     let listeners = api::listen(&config.agent.admin).await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -40,9 +43,11 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let (targets, checked) = mpsc::unbounded_channel();
     let verdicts = health::spawn(checked);
     let admin = config.agent.admin.clone();
+    let proxy = Proxy::new(config.agent.proxy.workers as usize);
     let (state, owner) = state::spawn(Parts {
         config,
         dataplane,
+        proxy,
         targets,
         verdicts,
     })?;
@@ -55,6 +60,15 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     }
     // The last state is dropped by now, so the owner ends and detaches the data path.
     owner.await.context("the owner of the state")
+}
+
+/// The proxy needs a descriptor a connection, on both sides.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
 }
 
 fn options(config: &Config) -> Options {

@@ -3,4 +3,5 @@
 pub mod agent;
 pub mod conversations;
 pub mod cpu;
+pub mod web;
 pub mod wire;

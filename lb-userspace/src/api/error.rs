@@ -56,7 +56,8 @@ impl From<Refused> for Error {
             Refused::DataPlane(ApplyError::Kernel(_)) | Refused::Together => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Refused::DataPlane(_) => StatusCode::CONFLICT,
+            Refused::Proxy(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::DataPlane(_) | Refused::Listen(_) => StatusCode::CONFLICT,
             Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
         let message = refused.to_string();

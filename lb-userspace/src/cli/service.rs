@@ -131,7 +131,9 @@ pub(super) fn listed(services: &BTreeMap<String, ServiceView>) -> String {
                 config,
                 served_by,
                 counters,
+                http,
             } = service;
+            let http = http.map_or(0, |http| http.connections);
             [
                 name.clone(),
                 std::net::SocketAddr::new(config.address, config.port).to_string(),
@@ -140,7 +142,7 @@ pub(super) fn listed(services: &BTreeMap<String, ServiceView>) -> String {
                 config.algorithm.to_string(),
                 served_by.clone(),
                 counters.traffic.packets.to_string(),
-                counters.traffic.connections.to_string(),
+                (counters.traffic.connections + http).to_string(),
                 drops(&counters.drops),
             ]
         }),

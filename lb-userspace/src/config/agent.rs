@@ -25,6 +25,8 @@ pub struct Agent {
     pub admin: Admin,
     /// What `full-nat` services send from.
     pub full_nat: FullNat,
+    /// The proxy that serves services of mode `local`.
+    pub proxy: Proxy,
 }
 
 impl Default for Agent {
@@ -35,8 +37,17 @@ impl Default for Agent {
             limits: Limits::default(),
             admin: Admin::default(),
             full_nat: FullNat::default(),
+            proxy: Proxy::default(),
         }
     }
+}
+
+/// The proxy that serves services of mode `local`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxy {
+    /// Threads, each on a CPU of its own, 0 to 1,024; 0: as many as the agent may use CPUs.
+    pub workers: u32,
 }
 
 /// Sizes of the data path's tables, fixed when they are made.

@@ -15,6 +15,7 @@ pub(super) fn number(key: &str) -> RangeInclusive<u32> {
         "rise" | "fall" => 1..=100,
         "backends" => 1..=1_000_000,
         "flows" => 1..=1 << 24,
+        "workers" => 0..=1024,
         "status" => 200..=599,
         "statuses" => 500..=599,
         "attempts" => 0..=10,

@@ -30,7 +30,7 @@ mod syntax;
 mod tls;
 mod unique;
 
-pub use agent::{Admin, Agent, FullNat, Limits};
+pub use agent::{Admin, Agent, FullNat, Limits, Proxy};
 pub use health::{CheckKind, HealthCheck, StatusRange};
 pub use interface::{Interface, XdpMode};
 pub use live::{Changed, Draft, Live, Touched};

@@ -32,6 +32,7 @@ use anyhow::Context as _;
 use aya::{Ebpf, programs::Xdp};
 use tokio::{sync::Notify, task::JoinSet};
 
+pub(crate) use self::backends::identity_at;
 use self::{
     apply::Applied,
     flows::Flows,

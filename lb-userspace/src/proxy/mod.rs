@@ -1,6 +1,188 @@
 //! The L7 proxy: what serves services of mode `local`.
+//!
+//! A request: `listener` accepts, `client` speaks HTTP with the client, `request` finds a pool,
+//! `balance` a backend of it, `upstream` a connection to that, and the answer goes back the same
+//! way. All of it on one worker's thread (`worker`), so that nothing is locked and little is shared:
+//! `backend` and `stats` are what workers share. Configuration comes as one immutable value
+//! (`snapshot`), which `compile` makes from what the packet path's maps are made of, too.
+
+mod backend;
+mod balance;
+mod client;
+mod compile;
+mod executor;
+mod io;
+mod listen;
+mod listener;
+mod local;
+mod request;
+mod snapshot;
+mod stats;
+mod timers;
+mod tunnel;
+mod upstream;
+mod worker;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use regex::Regex;
+use tokio::sync::watch;
+
+use self::{compile::Registry, listen::Listeners, snapshot::Snapshot};
+pub use self::{
+    listen::ListenError,
+    stats::{BackendHttpCounters, HttpCounters},
+};
+use crate::{config::Config, desired::Desired};
+
+/// How long the workers may take to take a snapshot over before nobody waits for them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The proxy, as the state owner holds it. Its workers start with the first service.
+pub struct Proxy {
+    workers: usize,
+    registry: Registry,
+    listeners: Listeners,
+    running: Option<Running>,
+}
+
+struct Running {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    done: mpsc::Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A change that can be made: every socket that it needs is there.
+pub struct Prepared(Listeners);
+
+impl Proxy {
+    /// A proxy of so many workers, which serves nothing yet; 0: as many as there are CPUs.
+    pub fn new(workers: usize) -> Self {
+        let workers = match workers {
+            0 => worker::cpus().len().max(1),
+            workers => workers,
+        };
+        Self {
+            workers,
+            registry: Registry::new(workers),
+            listeners: Listeners::default(),
+            running: None,
+        }
+    }
+
+    /// Gets ready for a change: binds what is not bound yet, and starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// A VIP cannot be listened on; nothing has changed then.
+    pub fn prepare(&mut self, desired: &Desired) -> Result<Prepared, ListenError> {
+        let services = desired.local.iter().map(|(name, local)| {
+            let address = SocketAddr::new(local.address, local.port);
+            (name.as_str(), address)
+        });
+        self.listeners.with(services, self.workers).map(Prepared)
+    }
+
+    /// Makes a change; the workers have taken it over when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The workers cannot be started.
+    pub fn commit(
+        &mut self,
+        prepared: Prepared,
+        config: &Config,
+        desired: &Desired,
+    ) -> anyhow::Result<()> {
+        self.listeners = prepared.0;
+        if self.running.is_none() && desired.local.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.registry.snapshot(config, desired, &self.listeners);
+        let running = match &mut self.running {
+            Some(running) => running,
+            none => none.insert(Running::start(self.workers)?),
+        };
+        running.publish(snapshot);
+        Ok(())
+    }
+
+    /// What was done for a service.
+    pub fn service_counters(&self, name: &str) -> Option<HttpCounters> {
+        let mut view = HttpCounters::default();
+        self.registry.service(name)?.add_to(&mut view);
+        Some(view)
+    }
+
+    /// What a backend was sent.
+    pub fn backend_counters(&self, pool: &str, name: &str) -> Option<BackendHttpCounters> {
+        let mut sum: Option<BackendHttpCounters> = None;
+        for backend in self.registry.backends(pool, name) {
+            backend.stats.add_to(sum.get_or_insert_default());
+        }
+        sum
+    }
+
+    /// Requests and tunnels that a backend has.
+    pub fn in_flight(&self, pool: &str, name: &str) -> u64 {
+        let backends = self.registry.backends(pool, name);
+        backends.map(|backend| u64::from(backend.in_flight())).sum()
+    }
+}
+
+impl Drop for Proxy {
+    /// Closes the listeners, and waits until what is under way has ended or its time is over.
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        running.publish(Snapshot::default());
+        drop(running.snapshots);
+        for thread in running.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker of the proxy has panicked");
+            }
+        }
+    }
+}
+
+impl Running {
+    fn start(workers: usize) -> anyhow::Result<Running> {
+        let (snapshots, taken) = watch::channel(Arc::default());
+        let (tell, done) = mpsc::channel();
+        let threads = (0..workers).map(|number| worker::spawn(number, taken.clone(), tell.clone()));
+        let threads = threads.collect::<anyhow::Result<_>>()?;
+        let running = Running {
+            snapshots,
+            done,
+            threads,
+        };
+        running.wait(Instant::now() + PATIENCE);
+        Ok(running)
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        while self.done.try_recv().is_ok() {}
+        self.snapshots.send_replace(Arc::new(snapshot));
+        self.wait(Instant::now() + PATIENCE);
+    }
+
+    /// Until every worker has said that it is done.
+    fn wait(&self, until: Instant) {
+        for _ in &self.threads {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.done.recv_timeout(left).is_err() {
+                tracing::warn!("a worker of the proxy is slow to take a change over");
+                return;
+            }
+        }
+    }
+}
 
 pub mod cookies;
 pub mod headers;

@@ -8,7 +8,7 @@ use super::{
     owner::Owner,
 };
 use crate::{
-    config::Service,
+    config::{Live, Service},
     dataplane::ApplyError,
     desired::{Delta, Mode},
 };
@@ -22,6 +22,9 @@ impl Owner {
         pools: BTreeSet<String>,
     ) -> Result<(), Refused> {
         let mut delta = Delta::default();
+        let of_pools =
+            |live: &Live, pool: &String| live.users(pool).any(|user| is_local(live, user));
+        let mut for_proxy = pools.iter().any(|pool| of_pools(&self.live, pool));
         let mut new_conditions = BTreeMap::new();
         for name in pools {
             let Some(pool) = self.live.config().pools.get(&name) else {
@@ -55,6 +58,7 @@ impl Owner {
             };
             let service = self.live.config().services.get(&name);
             let service = service.map(|service| (service, compile::serving(service, is_down)));
+            for_proxy |= is_local(&self.live, &name) || self.desired.local.contains_key(&name);
             let of_proxy = |service: &Service| service.mode == Mode::Local;
             let packets = service.filter(|(service, _)| !of_proxy(service));
             let packets = packets.map(|(service, pool)| compile::service(service, pool));
@@ -67,20 +71,31 @@ impl Owner {
                 delta.local.insert(name, local);
             }
         }
-        self.tell(delta)?;
+        self.tell(delta, for_proxy)?;
         for (name, new) in new_conditions {
             self.note(name, new);
         }
         Ok(())
     }
 
-    fn tell(&mut self, delta: Delta) -> Result<(), Refused> {
-        if delta.is_empty() && !self.dataplane.is_unfinished() {
+    /// `for_proxy`: something is touched that the proxy serves.
+    fn tell(&mut self, delta: Delta, for_proxy: bool) -> Result<(), Refused> {
+        if delta.is_empty() && !for_proxy && !self.dataplane.is_unfinished() {
             return Ok(());
         }
         let back = self.desired.change(delta.clone());
+        let ready = for_proxy.then(|| self.proxy.prepare(&self.desired));
+        let ready = match ready.transpose() {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.desired.change(back);
+                return Err(error.into());
+            }
+        };
         let Err(error) = self.dataplane.change(delta) else {
-            return Ok(());
+            let config = self.live.config();
+            let commit = |ready| self.proxy.commit(ready, config, &self.desired);
+            return ready.map_or(Ok(()), commit).map_err(Refused::Proxy);
         };
         self.desired.change(back.clone());
         if let ApplyError::Kernel(_) = error {
@@ -108,4 +123,10 @@ impl Owner {
             _ => {}
         }
     }
+}
+
+/// Whether the proxy serves a service.
+fn is_local(live: &Live, service: &str) -> bool {
+    let service = live.config().services.get(service);
+    service.is_some_and(|service| service.mode == Mode::Local)
 }

@@ -50,6 +50,7 @@ impl Owner {
             config: service.clone(),
             served_by: served_by.unwrap_or(&service.pool).clone(),
             counters: self.dataplane.service_counters(name)?,
+            http: self.proxy.service_counters(name),
         })
     }
 
@@ -106,6 +107,7 @@ impl Owner {
             in_use: desired.is_some_and(|backend| backend.takes_flows()),
             drain: self.drains.view(pool_name, name),
             counters: self.dataplane.backend_counters(pool_name, name)?,
+            http: self.proxy.backend_counters(pool_name, name),
         })
     }
 }

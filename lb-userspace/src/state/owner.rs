@@ -25,6 +25,7 @@ use crate::{
     dataplane::DataPlane,
     desired::{Desired, Mode, Protocol},
     health::{Change, Retarget},
+    proxy::Proxy,
 };
 
 /// Requests and verdicts that may wait for the owner, and that it takes at once.
@@ -39,6 +40,8 @@ pub struct Parts {
     pub config: Config,
     /// The data path to tell.
     pub dataplane: DataPlane,
+    /// The HTTP proxy to tell.
+    pub proxy: Proxy,
     /// Where the health checks learn what to check.
     pub targets: mpsc::UnboundedSender<Retarget>,
     /// Their verdicts.
@@ -46,6 +49,8 @@ pub struct Parts {
 }
 
 pub(super) struct Owner {
+    // Ends before the packet path does.
+    pub(super) proxy: Proxy,
     pub(super) live: Live,
     pub(super) verdicts: Verdicts,
     pub(super) drains: Drains,
@@ -78,6 +83,7 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
         },
         live: Live::new(parts.config).map_err(Refused::Invalid)?,
         dataplane: parts.dataplane,
+        proxy: parts.proxy,
         targets: parts.targets,
         started: Instant::now(),
     };
@@ -110,7 +116,8 @@ impl Owner {
             tokio::select! {
                 // Many changes often come together: one table for all of them.
                 count = commands.recv_many(&mut asked, WAITING) => match count {
-                    0 => return,
+                    // Requests that are under way have some time to end.
+                    0 => return block_in_place(|| drop(self)),
                     _ => block_in_place(|| self.answer(asked.drain(..))),
                 },
                 _ = verdicts.recv_many(&mut judged, WAITING), if !verdicts.is_closed() => {
@@ -273,9 +280,10 @@ impl Owner {
     /// Once a second: drains and ramps move on, and what the kernel has refused is tried again.
     fn step(&mut self) {
         let mut pools = self.ramps.advance();
-        let (live, dataplane) = (&self.live, &self.dataplane);
+        let (live, dataplane, proxy) = (&self.live, &self.dataplane, &self.proxy);
         pools.extend(self.drains.advance(|pool, backend| {
             let (flows, passes) = dataplane.flows(pool, backend)?;
+            let flows = flows + proxy.in_flight(pool, backend);
             let unseen = longest_unseen(live, pool);
             Some(Left {
                 flows,
@@ -302,7 +310,8 @@ fn longest_unseen(live: &Live, pool: &str) -> Duration {
     let services = live.users(pool);
     services
         .filter_map(|name| live.config().services.get(name))
-        .filter(|service| service.mode != Mode::FullNat && service.protocol == Protocol::Tcp)
+        .filter(|service| !matches!(service.mode, Mode::FullNat | Mode::Local))
+        .filter(|service| service.protocol == Protocol::Tcp)
         .map(Service::idle_timeout)
         .max()
         .unwrap_or_default()

@@ -8,6 +8,7 @@ use super::drains::DrainView;
 use crate::{
     config::{Pool, Service},
     dataplane::{Attachment, BackendCounters, Drops, FlowCounters, ServiceCounters},
+    proxy::{BackendHttpCounters, HttpCounters},
 };
 
 /// The agent and its data path.
@@ -44,6 +45,9 @@ pub struct ServiceView {
     pub served_by: String,
     /// What it forwarded and dropped.
     pub counters: ServiceCounters,
+    /// `local`: what the HTTP proxy did for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCounters>,
 }
 
 /// A pool.
@@ -71,6 +75,9 @@ pub struct BackendView {
     pub drain: Option<DrainView>,
     /// What it was sent, and its flows.
     pub counters: BackendCounters,
+    /// What the HTTP proxy sent to it, if it serves a service of mode `local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<BackendHttpCounters>,
 }
 
 /// What the health checks say of a backend.

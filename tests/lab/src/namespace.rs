@@ -91,7 +91,10 @@ impl Namespace {
     }
 
     /// Gives `ip -batch` these lines.
-    pub(crate) fn ip(&self, lines: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// It refuses one.
+    pub fn ip(&self, lines: &str) -> Result<()> {
         let mut command = self.command("ip");
         let mut child = command
             .args(["-batch", "-"])

@@ -15,6 +15,7 @@ pub(super) fn check(problems: &mut Problems, config: &Config) {
     limits(problems, config, &config.agent.limits);
     admin(problems, &config.agent.admin);
     full_nat(problems, config, &config.agent.full_nat);
+    problems.check_number("agent.proxy", "workers", config.agent.proxy.workers);
 }
 
 fn interfaces(problems: &mut Problems, interfaces: &[Interface]) {

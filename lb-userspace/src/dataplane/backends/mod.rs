@@ -11,7 +11,7 @@ use std::{
 
 use lb_common::maglev::Member;
 
-pub(crate) use self::write::{Outcome, Writing};
+pub(crate) use self::write::{Outcome, Writing, identity_at};
 use super::ids::Ids;
 use crate::desired::{Condition, Delta, DesiredBackend};
 

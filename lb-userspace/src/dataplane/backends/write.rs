@@ -258,12 +258,17 @@ fn entry(key: &BackendKey, backend: &DesiredBackend, next_hops: &NextHops) -> Ba
 
 /// What a backend is to a ring: the same on every node that has it, whatever its id.
 fn identity(key: &BackendKey) -> u64 {
-    let (address, family) = to_abi(key.address);
+    identity_at(key.address, key.port)
+}
+
+/// What a backend is, the same on every node.
+pub(crate) fn identity_at(address: IpAddr, port: u16) -> u64 {
+    let (address, family) = to_abi(address);
     HashKey([0, 0]).flow(
         IPV6,
         &address,
         &[u64::from(family), 0],
-        u32::from(key.port.to_be()),
+        u32::from(port.to_be()),
         0,
     )
 }

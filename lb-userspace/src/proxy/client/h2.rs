@@ -1,0 +1,85 @@
+//! A client's HTTP/2 connection.
+
+use std::{future::poll_fn, pin::Pin, rc::Rc, task::Poll};
+
+use hyper::{body::Bytes, server::conn::http2::Builder, service::service_fn};
+
+use super::{Link, SECOND, passed};
+use crate::proxy::{
+    executor::Local,
+    io::{ClientIo, Stream},
+    request::handle,
+    timers::Timer,
+};
+
+/// What clients may send before it is taken, of a stream and of a connection.
+const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
+
+/// Bytes of a stream's answer that wait to be sent.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// Streams that were reset by the client and not yet looked at, and that were reset for the
+/// client's errors; with more the connection ends (rapid reset, CVE-2023-44487 and -2025-8671).
+const RESETS: (usize, usize) = (20, 128);
+
+/// Serves the connection, of which the first bytes were read already.
+pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
+    let http = link.listener.service().plan.http.clone();
+    let io = ClientIo {
+        stream,
+        prefix: bytes,
+        traffic: link.traffic.clone(),
+        guarded: false,
+    };
+    let service = {
+        let link = link.clone();
+        service_fn(move |request| handle(link.clone(), request))
+    };
+    let limits = &http.limits;
+    let mut connection = Box::new(
+        Builder::new(Local)
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(u32::try_from(limits.header_size.0).unwrap_or(u32::MAX))
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(RESETS.0)
+            .max_local_error_reset_streams(RESETS.1)
+            .serve_connection(io, service),
+    );
+    let timer = Timer::new(&link.worker.timers);
+    timer.set(SECOND);
+    let mut told = false;
+    poll_fn(|cx| {
+        if Pin::new(&mut *connection).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let (traffic, timeouts) = (&link.traffic, &http.timeouts);
+        let mut goodbye = link.listener.is_closing();
+        while timer.poll(cx).is_ready() {
+            timer.set(SECOND);
+            let still = match (link.in_flight.get(), traffic.is_blocked()) {
+                (0, false) => timeouts.keepalive,
+                (_, true) => timeouts.idle,
+                // Requests have deadlines of their own, save where the client takes no more of
+                // an answer and leaves it at that.
+                (_, false) => timeouts.idle.max(timeouts.tunnel),
+            };
+            let late = passed(link, traffic.last(), still);
+            // Those who do not heed the goodbye are cut.
+            if link.listener.is_over(&link.worker) || (late && (told || link.in_flight.get() > 0)) {
+                return Poll::Ready(());
+            }
+            goodbye |= late;
+        }
+        if goodbye && !told {
+            told = true;
+            Pin::new(&mut *connection).graceful_shutdown();
+            if Pin::new(&mut *connection).poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,67 @@
+//! What is known of a client's connection.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use crate::proxy::{
+    io::Traffic, listener::Listener, local::Worker, stats::ServiceStats, tunnel::Tunnel,
+};
+
+/// A client's connection.
+pub(crate) struct Link {
+    /// The worker that it is served by.
+    pub(crate) worker: Rc<Worker>,
+    /// Where it came in.
+    pub(crate) listener: Rc<Listener>,
+    /// Who is at the other end.
+    pub(crate) peer: SocketAddr,
+    /// Its bytes.
+    pub(crate) traffic: Rc<Traffic>,
+    /// Requests that are not at their end.
+    pub(crate) in_flight: Cell<u32>,
+    /// Requests since hyper has the connection: what the guard counts.
+    pub(crate) number: Cell<u32>,
+    /// Requests.
+    pub(crate) requests: Cell<u32>,
+    /// HTTP/1: the last request's body has not come to its end.
+    pub(crate) body_open: Cell<bool>,
+    /// HTTP/1: what the connection is to become.
+    pub(crate) tunnel: RefCell<Option<Tunnel>>,
+    /// Of the service that accepted it.
+    stats: Arc<ServiceStats>,
+}
+
+impl Link {
+    /// A new connection.
+    pub(super) fn new(worker: Rc<Worker>, listener: Rc<Listener>, peer: SocketAddr) -> Rc<Link> {
+        let stats = listener.service().plan.stats.clone();
+        let own = stats.of(worker.number);
+        own.connections.add(1);
+        own.open_connections.add(1);
+        worker.links.set(worker.links.get() + 1);
+        Rc::new(Link {
+            traffic: Rc::new(Traffic::new(&worker.timers)),
+            worker,
+            listener,
+            peer,
+            in_flight: Cell::new(0),
+            number: Cell::new(0),
+            requests: Cell::new(0),
+            body_open: Cell::new(false),
+            tunnel: RefCell::default(),
+            stats,
+        })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        self.stats.of(worker.number).open_connections.sub(1);
+        worker.links.set(worker.links.get() - 1);
+    }
+}

@@ -1,0 +1,156 @@
+//! A client's connection, as hyper reads and writes it.
+
+use std::{
+    cell::Cell,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use hyper::{
+    body::{Buf as _, Bytes},
+    rt::{Read, ReadBufCursor, Write},
+};
+
+use super::{Guard, Stream};
+use crate::proxy::timers::Timers;
+
+/// What happens on a client's connection.
+pub(crate) struct Traffic {
+    timers: Rc<Timers>,
+    /// HTTP/1: the requests' heads.
+    pub(crate) guard: Guard,
+    read: Cell<u32>,
+    written: Cell<u32>,
+    blocked: Cell<bool>,
+    head_began: Cell<u32>,
+}
+
+impl Traffic {
+    /// None yet.
+    pub(crate) fn new(timers: &Rc<Timers>) -> Self {
+        Self {
+            timers: timers.clone(),
+            guard: Guard::default(),
+            read: Cell::new(timers.now()),
+            written: Cell::new(timers.now()),
+            blocked: Cell::new(false),
+            head_began: Cell::new(timers.now()),
+        }
+    }
+
+    /// The tick of the last byte from the client.
+    pub(crate) fn last_read(&self) -> u32 {
+        self.read.get()
+    }
+
+    /// The tick of the last byte either way.
+    pub(crate) fn last(&self) -> u32 {
+        self.read.get().max(self.written.get())
+    }
+
+    /// The tick of the last byte to the client.
+    pub(crate) fn last_write(&self) -> u32 {
+        self.written.get()
+    }
+
+    /// HTTP/1: the tick of the first byte of the head that is not at its end.
+    pub(crate) fn head_began(&self) -> u32 {
+        self.head_began.get()
+    }
+
+    /// Bytes came from the client.
+    pub(crate) fn touch(&self) {
+        self.read.set(self.timers.now());
+    }
+
+    fn look(&self, bytes: &[u8], guarded: bool) {
+        self.touch();
+        if guarded {
+            if !self.guard.is_inside() {
+                self.head_began.set(self.timers.now());
+            }
+            self.guard.feed(bytes);
+        }
+    }
+
+    /// Whether bytes wait until the client takes them.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.blocked.set(result.is_pending());
+        if result.is_ready() {
+            self.written.set(self.timers.now());
+        }
+        result
+    }
+}
+
+/// The connection.
+pub(crate) struct ClientIo {
+    pub(crate) stream: Stream,
+    /// Read already.
+    pub(crate) prefix: Bytes,
+    pub(crate) traffic: Rc<Traffic>,
+    /// Whether the guard looks on: HTTP/1.
+    pub(crate) guarded: bool,
+}
+
+impl Read for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.prefix.is_empty() {
+            let count = this.prefix.len().min(cursor.remaining());
+            this.traffic.look(&this.prefix[..count], this.guarded);
+            cursor.put_slice(&this.prefix[..count]);
+            this.prefix.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        let (traffic, guarded) = (&this.traffic, this.guarded);
+        this.stream
+            .poll_fill(cx, cursor, |bytes| traffic.look(bytes, guarded))
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = self.stream.poll_write(cx, bytes);
+        self.traffic.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = self.stream.poll_write_vectored(cx, pieces);
+        self.traffic.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
+    }
+
+    /// HTTP/1: nothing, as who gets it back from hyper closes it, or makes a tunnel of it.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.guarded {
+            true => Poll::Ready(Ok(())),
+            false => self.stream.poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Listening on VIPs: a socket a worker on the same address, over which the kernel spreads
+//! connections.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use nix::ifaddrs::getifaddrs;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait to be accepted; the kernel allows `net.core.somaxconn` of them.
+const BACKLOG: i32 = 4096;
+
+/// The sockets of one VIP and port, until the workers have taken theirs.
+pub(crate) struct Sockets(Vec<Mutex<Option<TcpListener>>>);
+
+impl Sockets {
+    /// Binds a socket for each worker. The address need not be on an interface (yet).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
+        let sockets = (0..workers).map(|_| Ok(Mutex::new(Some(listener(address)?))));
+        sockets.collect::<io::Result<_>>().map(Self)
+    }
+
+    /// A worker's socket; once.
+    pub(crate) fn take(&self, worker: usize) -> Option<TcpListener> {
+        let socket = self.0.get(worker)?;
+        socket.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    } else {
+        socket.set_freebind_v4(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Accepted connections inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The listeners that there are, by address.
+#[derive(Default)]
+pub(crate) struct Listeners(BTreeMap<SocketAddr, Arc<Sockets>>);
+
+/// Why a VIP cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for the service \"{service}\": {source}")]
+pub struct ListenError {
+    service: String,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl Listeners {
+    /// Those of these services: the old ones where there are, the rest newly bound.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be bound; nothing has changed then.
+    pub(crate) fn with<'a>(
+        &self,
+        services: impl Iterator<Item = (&'a str, SocketAddr)>,
+        workers: usize,
+    ) -> Result<Listeners, ListenError> {
+        let mut next = BTreeMap::new();
+        for (service, address) in services {
+            let sockets = match self.0.get(&address) {
+                Some(sockets) => sockets.clone(),
+                None => {
+                    let sockets = Sockets::bind(address, workers);
+                    warn_if_nowhere(service, address.ip());
+                    Arc::new(sockets.map_err(|source| ListenError {
+                        service: service.to_owned(),
+                        address,
+                        source,
+                    })?)
+                }
+            };
+            next.insert(address, sockets);
+        }
+        Ok(Listeners(next))
+    }
+
+    /// The sockets on an address.
+    pub(crate) fn get(&self, address: &SocketAddr) -> Option<&Arc<Sockets>> {
+        self.0.get(address)
+    }
+}
+
+/// The kernel drops what comes for an address that it does not have.
+fn warn_if_nowhere(service: &str, vip: IpAddr) {
+    let Ok(mut addresses) = getifaddrs() else {
+        return;
+    };
+    let has = addresses.any(|interface| {
+        let address = interface.address.and_then(|address| {
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        });
+        address == Some(vip)
+    });
+    if !has {
+        let prefix = if vip.is_ipv4() { 32 } else { 128 };
+        tracing::warn!(
+            service,
+            "{vip} is on no interface of this host, so the kernel will not hand its packets to the \
+             proxy: `ip address add {vip}/{prefix} dev lo` gives it to this host"
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! A worker's side of a VIP and port: the task that accepts, and what its connections share.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    task::{AbortHandle, spawn_local},
+    time::sleep,
+};
+
+use super::{
+    client,
+    local::{LocalService, Worker},
+    timers::ticks,
+};
+
+/// How long nothing is accepted after the kernel could not: it is out of memory or descriptors.
+const BREATHER: Duration = Duration::from_millis(100);
+
+/// The VIP and port.
+pub(crate) struct Listener {
+    service: RefCell<Rc<LocalService>>,
+    /// The tick at which what is under way is cut; none while it listens.
+    over: Cell<Option<u32>>,
+    accepting: RefCell<Option<AbortHandle>>,
+}
+
+impl Listener {
+    /// Begins to accept.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's.
+    pub(crate) fn open(
+        worker: &Rc<Worker>,
+        socket: std::net::TcpListener,
+        service: Rc<LocalService>,
+    ) -> io::Result<Rc<Listener>> {
+        let socket = TcpListener::from_std(socket)?;
+        let listener = Rc::new(Listener {
+            service: RefCell::new(service),
+            over: Cell::new(None),
+            accepting: RefCell::default(),
+        });
+        let task = spawn_local(accept(worker.clone(), listener.clone(), socket));
+        *listener.accepting.borrow_mut() = Some(task.abort_handle());
+        Ok(listener)
+    }
+
+    /// What is served here now.
+    pub(crate) fn service(&self) -> Rc<LocalService> {
+        self.service.borrow().clone()
+    }
+
+    /// Something else is served here, from the next request on.
+    pub(crate) fn serve(&self, service: Rc<LocalService>) {
+        *self.service.borrow_mut() = service;
+    }
+
+    /// Accepts no more; what is under way may go on for as long as the service says.
+    pub(crate) fn close(&self, worker: &Worker) {
+        if let Some(task) = self.accepting.borrow_mut().take() {
+            task.abort();
+        }
+        let time = self.service.borrow().plan.http.timeouts.drain;
+        self.over.set(Some(worker.timers.now() + ticks(time)));
+        worker.timers.wake_all();
+    }
+
+    /// Whether connections are to end when they can.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.over.get().is_some()
+    }
+
+    /// Whether connections are to end at once.
+    pub(crate) fn is_over(&self, worker: &Worker) -> bool {
+        self.over
+            .get()
+            .is_some_and(|over| worker.timers.now() >= over)
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpListener) {
+    loop {
+        match socket.accept().await {
+            Ok((tcp, peer)) => {
+                let peer = canonical(peer);
+                spawn_local(client::serve(worker.clone(), listener.clone(), tcp, peer));
+            }
+            // Those that left before they were accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                let service = listener.service();
+                tracing::warn!(service = service.plan.name, "cannot accept: {error}");
+                sleep(BREATHER).await;
+            }
+        }
+    }
+}
+
+/// An address as people write it.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}

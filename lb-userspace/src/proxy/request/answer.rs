@@ -1,0 +1,100 @@
+//! Answers that Weir gives itself.
+
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    body::Bytes,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+};
+
+use super::reply::Reply;
+use crate::config::http::Answer;
+
+/// Why a request is answered by Weir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is not HTTP as it should be.
+    Malformed(&'static str),
+    /// Its body is coded in a way that is not understood.
+    Coding,
+    /// Its body did not come in time.
+    Slow,
+    /// Its body is too large.
+    TooLarge,
+    /// CONNECT.
+    Connect,
+    /// The backend broke, or what it said is no HTTP.
+    BadGateway,
+    /// The backend did not answer in time.
+    GatewayTimeout,
+}
+
+impl Refusal {
+    /// The status that says it.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::Coding => StatusCode::NOT_IMPLEMENTED,
+            Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
+            Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::BadGateway => StatusCode::BAD_GATEWAY,
+            Refusal::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Refusal::Malformed(why) => why,
+            Refusal::Coding => "The request's body is coded in a way that is not understood.",
+            Refusal::Slow => "The request did not come in time.",
+            Refusal::TooLarge => "The request's body is too large.",
+            Refusal::Connect => "This is no proxy to connect through.",
+            Refusal::BadGateway => "The backend failed.",
+            Refusal::GatewayTimeout => "The backend did not answer in time.",
+        }
+    }
+
+    /// The answer. Where the rest of the request cannot be trusted to be one, or will not be
+    /// read, the connection is closed behind it.
+    pub(crate) fn answer(self) -> Response<Reply> {
+        let text = format!("{}\n", self.text());
+        let mut response = Response::new(Reply::full(Bytes::from(text)));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, PLAIN);
+        match self {
+            Refusal::Malformed(_) | Refusal::Coding | Refusal::Slow | Refusal::TooLarge => {
+                close(headers);
+            }
+            Refusal::Connect => {
+                let methods = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
+                headers.insert(ALLOW, HeaderValue::from_static(methods));
+                close(headers);
+            }
+            Refusal::BadGateway | Refusal::GatewayTimeout => {}
+        }
+        response
+    }
+}
+
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Closes an HTTP/1 connection behind the answer.
+pub(crate) fn close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// The operator's answer.
+pub(crate) fn configured(answer: &Answer) -> Response<Reply> {
+    let mut response = Response::new(Reply::full(Bytes::from(answer.body.clone())));
+    let status = StatusCode::from_u16(answer.status);
+    *response.status_mut() = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let headers = response.headers_mut();
+    if let Ok(kind) = HeaderValue::from_str(&answer.content_type) {
+        headers.insert(CONTENT_TYPE, kind);
+    }
+    if let Some(after) = answer.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+    }
+    response
+}

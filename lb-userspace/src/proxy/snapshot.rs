@@ -1,0 +1,70 @@
+//! What the workers work by: one immutable value, made by the state owner.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use super::{backend::Backend, listen::Sockets, stats::ServiceStats};
+use crate::{
+    config::http::{Http, PoolHttp},
+    desired::Condition,
+};
+
+/// Everything at one moment.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    /// By where they listen.
+    pub(crate) listeners: BTreeMap<SocketAddr, Listener>,
+}
+
+/// A VIP and port, and who is behind it.
+pub(crate) struct Listener {
+    /// A socket a worker.
+    pub(crate) sockets: Arc<Sockets>,
+    /// What is served there.
+    pub(crate) service: Arc<Service>,
+}
+
+/// A service.
+pub(crate) struct Service {
+    /// Its name.
+    pub(crate) name: String,
+    /// How it treats HTTP.
+    pub(crate) http: Arc<Http>,
+    /// The pools that requests may go to; the first is its own, or its fallback.
+    pub(crate) pools: Vec<Arc<Pool>>,
+    /// What it has done.
+    pub(crate) stats: Arc<ServiceStats>,
+}
+
+/// A pool's backends as they may be used.
+pub(crate) struct Pool {
+    /// Its name.
+    pub(crate) name: String,
+    /// How its backends are spoken to.
+    pub(crate) http: Arc<PoolHttp>,
+    /// Percent of it that outlier ejection leaves in use.
+    pub(crate) floor_percent: u8,
+    /// All of them.
+    pub(crate) members: Vec<Member>,
+    /// Indexes of those that take requests, each as often as its weight says and evenly spread;
+    /// a power of two of them, or none.
+    pub(crate) turns: Vec<u32>,
+    /// The same for consistent hashing.
+    pub(crate) slots: Vec<u32>,
+}
+
+/// A backend of a pool.
+pub(crate) struct Member {
+    /// The backend.
+    pub(crate) backend: Arc<Backend>,
+    /// What it may be given.
+    pub(crate) condition: Condition,
+    /// Its share.
+    pub(crate) weight: u32,
+}
+
+impl Member {
+    /// Whether it is to be given requests that could go elsewhere.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.condition == Condition::InUse && self.weight > 0
+    }
+}

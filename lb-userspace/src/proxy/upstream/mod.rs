@@ -1,0 +1,175 @@
+//! A worker's connections to a backend.
+
+mod connect;
+mod h1;
+mod h2;
+mod outliers;
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use tokio::sync::Notify;
+
+pub(crate) use self::{
+    connect::ConnectError,
+    h1::{H1, Unanswered},
+    h2::H2,
+};
+use super::{
+    backend::{Backend, Held},
+    stats::BackendCell,
+    timers::{Timers, ticks},
+};
+use crate::config::http::PoolHttp;
+
+/// A backend, and this worker's connections to it.
+pub(crate) struct Upstream {
+    /// The backend.
+    pub(crate) backend: Arc<Backend>,
+    /// How it is spoken to.
+    http: RefCell<Arc<PoolHttp>>,
+    worker: usize,
+    timers: Rc<Timers>,
+    /// HTTP/1 connections without a request, the last used last.
+    idle: RefCell<Vec<H1>>,
+    /// HTTP/2 connections.
+    shared: RefCell<Vec<Rc<H2>>>,
+    /// An HTTP/2 connection is being made.
+    connecting: Cell<bool>,
+    /// Something of the above has changed.
+    changed: Notify,
+}
+
+/// A connection that serves a request.
+pub(crate) enum Lease {
+    /// For it alone.
+    H1(H1, Rc<Upstream>),
+    /// Beside others.
+    H2(h2::Stream),
+}
+
+impl Upstream {
+    /// No connections yet.
+    pub(crate) fn new(
+        backend: Arc<Backend>,
+        http: Arc<PoolHttp>,
+        worker: usize,
+        timers: Rc<Timers>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            backend,
+            http: RefCell::new(http),
+            worker,
+            timers,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            connecting: Cell::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    /// This worker's counters of it.
+    pub(crate) fn stats(&self) -> &BackendCell {
+        self.backend.stats.of(self.worker)
+    }
+
+    /// How it is spoken to.
+    pub(crate) fn http(&self) -> Arc<PoolHttp> {
+        self.http.borrow().clone()
+    }
+
+    /// It is spoken to in this way from now on; connections that are spoken to in another serve
+    /// out what they have.
+    pub(crate) fn set_http(&self, http: &Arc<PoolHttp>) {
+        let mut old = self.http.borrow_mut();
+        let alike = old.version == http.version
+            && old.tls == http.tls
+            && old.proxy_protocol == http.proxy_protocol;
+        if !alike {
+            self.idle.borrow_mut().clear();
+            self.shared.borrow_mut().clear();
+        }
+        *old = http.clone();
+    }
+
+    /// Closes idle connections that have ended or were idle for too long.
+    pub(crate) fn sweep(&self) {
+        let http = self.http();
+        let (now, keep) = (self.timers.now(), ticks(http.keepalive));
+        let mut silent = Context::from_waker(Waker::noop());
+        let fresh = |since: u32| now.saturating_sub(since) < keep;
+        let mut idle = self.idle.borrow_mut();
+        idle.retain_mut(|h1| fresh(h1.idle_since) && h1.is_usable(&mut silent));
+        drop(idle);
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|h2| h2.is_open() && (h2.streams() > 0 || fresh(h2.idle_since())));
+    }
+
+    /// Closes every connection that has no request: the backend is to be left alone.
+    pub(crate) fn close_idle(&self) {
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
+    }
+
+    fn take_idle(&self, cx: &mut Context<'_>) -> Option<H1> {
+        loop {
+            let mut h1 = self.idle.borrow_mut().pop()?;
+            if h1.is_usable(cx) {
+                h1.reused = true;
+                return Some(h1);
+            }
+        }
+    }
+
+    fn put_idle(&self, mut h1: H1) {
+        h1.idle_since = self.timers.now();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.http.borrow().keep_idle as usize {
+            idle.push(h1);
+        }
+        drop(idle);
+        self.changed.notify_one();
+    }
+
+    fn hold_connection(&self) -> Held {
+        self.backend.stats.of(self.worker).connections.add(1);
+        Held::connection(&self.backend)
+    }
+}
+
+impl Lease {
+    /// The next piece of the answer's body.
+    pub(crate) fn poll_body(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Lease::H1(h1, _) => h1.poll_body(incoming, cx),
+            Lease::H2(_) => Pin::new(incoming).poll_frame(cx),
+        }
+    }
+
+    /// The answer is at its end: the connection may serve another request.
+    pub(crate) fn give_back(self, cx: &mut Context<'_>) {
+        if let Lease::H1(mut h1, upstream) = self
+            && h1.is_usable(cx)
+        {
+            upstream.put_idle(h1);
+        }
+    }
+
+    /// Whether it had served before.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Lease::H1(h1, _) => h1.reused,
+            Lease::H2(stream) => stream.reused,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! gRPC through the proxy: HTTP/2 on both sides, streams and trailers.
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tonic::{
+    Code,
+    transport::{Endpoint, Server, server::TcpIncoming},
+};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_client::HealthClient},
+    server::health_reporter,
+};
+
+use crate::scene::Scene;
+
+const PORT: u16 = 50051;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn carries_calls_streams_and_their_status() -> Result<()> {
+    let scene = Scene::new(1, &json!({}), &json!({ "http": { "version": "2" } }))?;
+    let backend = &scene.lab.backends()[0];
+    let listener = (backend.namespace)
+        .run(|| std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)))??;
+    listener.set_nonblocking(true)?;
+    let address = format!("{}:{PORT}", backend.addresses.v4);
+    let path = "/v1/pools/web/backends/be1";
+    scene
+        .agent
+        .change("PUT", path, &json!({ "address": address }))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (reporter, health) = health_reporter();
+        reporter
+            .set_service_status("weir", ServingStatus::Serving)
+            .await;
+        let incoming = TcpIncoming::from(TcpListener::from_std(listener)?);
+        let server = Server::builder().add_service(health);
+        tokio::spawn(server.serve_with_incoming(incoming));
+
+        let tcp = scene.connect()?;
+        tcp.set_nonblocking(true)?;
+        let mut tcp = Some(TokioIo::new(TcpStream::from_std(tcp)?));
+        let connector = tower::service_fn(move |_| {
+            let tcp = tcp.take().ok_or(std::io::ErrorKind::NotConnected);
+            async move { tcp.map_err(std::io::Error::from) }
+        });
+        let channel = Endpoint::from_static("http://weir.test").connect_with_connector(connector);
+        let mut client = HealthClient::new(timeout(PATIENCE, channel).await??);
+        let request = |service: &str| HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        // A call, and one whose status is all that comes back: trailers without a body.
+        let answer = timeout(PATIENCE, client.check(request("weir"))).await??;
+        ensure!(answer.into_inner().status == ServingStatus::Serving as i32);
+        let error = timeout(PATIENCE, client.check(request("nobody"))).await?;
+        let code = error.err().context("it is known")?.code();
+        ensure!(code == Code::NotFound, "{code:?}");
+        // A stream that goes on: each message comes when it is sent.
+        let watch = timeout(PATIENCE, client.watch(request("weir"))).await??;
+        let mut watch = watch.into_inner();
+        let mut expected = ServingStatus::Serving;
+        for next in [ServingStatus::NotServing, ServingStatus::Serving] {
+            let message = timeout(PATIENCE, watch.message()).await??;
+            let seen = message.context("the stream ended")?.status;
+            ensure!(seen == expected as i32, "{seen}");
+            reporter.set_service_status("weir", next).await;
+            expected = next;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,9 @@
+//! Services of mode `local`: the HTTP proxy, with real clients and servers in namespaces.
+
+mod basics;
+mod drains;
+mod failures;
+mod grpc;
+mod malformed;
+mod scene;
+mod tunnels;
