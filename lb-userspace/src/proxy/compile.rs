@@ -11,11 +11,17 @@ use lb_common::maglev::{self, log2_slots};
 
 use super::{
     backend::Backend,
+    headers::request_id::RequestIds,
     listen::Listeners,
+    route::{Action, FixedAnswer, Table},
     snapshot::{Listener, Member, Pool, Service, Snapshot},
     stats::ServiceStats,
 };
-use crate::{config::Config, dataplane::identity_at, desired::Desired};
+use crate::{
+    config::{Config, http::Http},
+    dataplane::identity_at,
+    desired::{Desired, DesiredPool},
+};
 
 /// A backend by pool, name and address.
 type Key = (String, String, SocketAddr);
@@ -24,7 +30,10 @@ type Key = (String, String, SocketAddr);
 pub(crate) struct Registry {
     workers: usize,
     backends: HashMap<Key, Arc<Backend>>,
-    services: HashMap<String, Arc<ServiceStats>>,
+    stats: HashMap<String, Arc<ServiceStats>>,
+    /// As they were compiled last, with what they were made of.
+    pools: HashMap<String, (Arc<DesiredPool>, Arc<Pool>)>,
+    services: HashMap<String, Arc<Service>>,
 }
 
 impl Registry {
@@ -33,13 +42,15 @@ impl Registry {
         Self {
             workers,
             backends: HashMap::new(),
+            stats: HashMap::new(),
+            pools: HashMap::new(),
             services: HashMap::new(),
         }
     }
 
     /// A service's counters.
     pub(crate) fn service(&self, name: &str) -> Option<&Arc<ServiceStats>> {
-        self.services.get(name)
+        self.stats.get(name)
     }
 
     /// A pool's backends of this name: more than one while requests to its old address last.
@@ -53,16 +64,18 @@ impl Registry {
     }
 
     /// What the workers are to work by.
+    ///
+    /// # Errors
+    ///
+    /// What the configuration's checks would have refused.
     pub(crate) fn snapshot(
         &mut self,
         config: &Config,
         desired: &Desired,
         listeners: &Listeners,
-    ) -> Snapshot {
-        self.services
-            .retain(|name, _| desired.local.contains_key(name));
-        let mut pools: HashMap<&str, Arc<Pool>> = HashMap::new();
-        let mut used = HashSet::new();
+    ) -> anyhow::Result<Snapshot> {
+        let mut pools = HashMap::new();
+        let mut services = HashMap::new();
         let mut snapshot = BTreeMap::new();
         for (name, local) in &desired.local {
             let Some(service) = config.services.get(name) else {
@@ -76,53 +89,98 @@ impl Registry {
             let mut of_service: Vec<Arc<Pool>> = Vec::new();
             for pool in names {
                 if of_service.iter().all(|known| known.name != pool) {
-                    let compiled = pools
-                        .entry(pool)
-                        .or_insert_with(|| self.pool(config, desired, pool, &mut used));
-                    of_service.push(compiled.clone());
+                    of_service.push(self.pool(config, desired, pool, &mut pools));
                 }
             }
-            let stats = self
-                .services
-                .entry(name.clone())
-                .or_insert_with(|| Arc::new(ServiceStats::new(self.workers)));
+            let compiled = self.compile(name, &service.http, of_service)?;
+            services.insert(name.clone(), compiled.clone());
             let listener = Listener {
                 sockets: sockets.clone(),
-                service: Arc::new(Service {
-                    name: name.clone(),
-                    http: Arc::new(service.http.clone()),
-                    pools: of_service,
-                    stats: stats.clone(),
-                }),
+                service: compiled,
             };
             snapshot.insert(address, listener);
         }
+        self.pools = pools;
+        self.services = services;
+        self.stats
+            .retain(|name, _| self.services.contains_key(name));
+        let used: HashSet<*const Backend> = (self.pools.values())
+            .flat_map(|(_, pool)| &pool.members)
+            .map(|member| Arc::as_ptr(&member.backend))
+            .collect();
         // Requests that are under way hold theirs.
         self.backends
-            .retain(|key, backend| used.contains(key) || backend.in_flight() > 0);
-        Snapshot {
+            .retain(|_, backend| used.contains(&Arc::as_ptr(backend)) || backend.in_flight() > 0);
+        Ok(Snapshot {
             listeners: snapshot,
-        }
+        })
     }
 
+    /// A service as it was, if nothing of it has changed.
+    fn compile(
+        &mut self,
+        name: &str,
+        http: &Http,
+        pools: Vec<Arc<Pool>>,
+    ) -> anyhow::Result<Arc<Service>> {
+        if let Some(old) = self.services.get(name) {
+            let same = old.pools.len() == pools.len()
+                && (old.pools.iter().zip(&pools)).all(|(old, new)| Arc::ptr_eq(old, new));
+            if same && *old.http == *http {
+                return Ok(old.clone());
+            }
+        }
+        let stats = self.stats.entry(name.to_owned());
+        let stats = stats.or_insert_with(|| Arc::new(ServiceStats::new(self.workers)));
+        let routes = Table::new(http)?;
+        let place = |name: &str| pools.iter().position(|pool| pool.name == name).unwrap_or(0);
+        let targets = routes.routes().iter().map(|route| match &route.action {
+            Action::Pools(pools) => (pools.iter())
+                .map(|(name, weight)| (place(name), *weight))
+                .collect(),
+            _ => Vec::new(),
+        });
+        Ok(Arc::new(Service {
+            name: name.to_owned(),
+            targets: targets.collect(),
+            unavailable: FixedAnswer::new(&http.unavailable)?,
+            request_ids: RequestIds::new(&http.request_id)?,
+            routes,
+            http: Arc::new(http.clone()),
+            pools,
+            stats: stats.clone(),
+        }))
+    }
+
+    /// A pool as it was, if nothing of it has changed.
     fn pool(
         &mut self,
         config: &Config,
         desired: &Desired,
         name: &str,
-        used: &mut HashSet<Key>,
+        made: &mut HashMap<String, (Arc<DesiredPool>, Arc<Pool>)>,
     ) -> Arc<Pool> {
+        if let Some((_, pool)) = made.get(name) {
+            return pool.clone();
+        }
         let settings = config.pools.get(name);
-        let backends = desired
-            .pools
-            .get(name)
-            .into_iter()
-            .flat_map(|pool| pool.iter());
+        let http = settings.map(|pool| pool.http.clone()).unwrap_or_default();
+        let floor_percent = settings.map_or(0, |pool| pool.health_floor_percent);
+        let backends = desired.pools.get(name).cloned().unwrap_or_default();
+        if let Some((old, pool)) = self.pools.get(name)
+            && **old == *backends
+            && *pool.http == http
+            && pool.floor_percent == floor_percent
+        {
+            let pool = pool.clone();
+            made.insert(name.to_owned(), (backends, pool.clone()));
+            return pool;
+        }
         let members: Vec<Member> = backends
+            .iter()
             .map(|(backend, desired)| {
                 let address = SocketAddr::new(desired.address, desired.port);
                 let key = (name.to_owned(), backend.clone(), address);
-                used.insert(key.clone());
                 let workers = self.workers;
                 let shared = self
                     .backends
@@ -136,14 +194,16 @@ impl Registry {
             })
             .collect();
         let (turns, slots) = tables(&members);
-        Arc::new(Pool {
+        let pool = Arc::new(Pool {
             name: name.to_owned(),
-            http: Arc::new(settings.map(|pool| pool.http.clone()).unwrap_or_default()),
-            floor_percent: settings.map_or(0, |pool| pool.health_floor_percent),
+            http: Arc::new(http),
+            floor_percent,
             members,
             turns,
             slots,
-        })
+        });
+        made.insert(name.to_owned(), (backends, pool.clone()));
+        pool
     }
 }
 

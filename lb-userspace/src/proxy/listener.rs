@@ -25,6 +25,7 @@ const BREATHER: Duration = Duration::from_millis(100);
 
 /// The VIP and port.
 pub(crate) struct Listener {
+    address: SocketAddr,
     service: RefCell<Rc<LocalService>>,
     /// The tick at which what is under way is cut; none while it listens.
     over: Cell<Option<u32>>,
@@ -39,11 +40,13 @@ impl Listener {
     /// The runtime's.
     pub(crate) fn open(
         worker: &Rc<Worker>,
+        address: SocketAddr,
         socket: std::net::TcpListener,
         service: Rc<LocalService>,
     ) -> io::Result<Rc<Listener>> {
         let socket = TcpListener::from_std(socket)?;
         let listener = Rc::new(Listener {
+            address,
             service: RefCell::new(service),
             over: Cell::new(None),
             accepting: RefCell::default(),
@@ -51,6 +54,11 @@ impl Listener {
         let task = spawn_local(accept(worker.clone(), listener.clone(), socket));
         *listener.accepting.borrow_mut() = Some(task.abort_handle());
         Ok(listener)
+    }
+
+    /// The VIP and port.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What is served here now.

@@ -62,9 +62,19 @@ impl Worker {
         })
     }
 
-    /// This worker's side of a service.
-    pub(crate) fn localise(&self, plan: &Arc<Service>) -> Rc<LocalService> {
-        let pools = plan.pools.iter().map(|pool| self.localise_pool(pool));
+    /// This worker's side of a service, with what it has of it from before.
+    pub(crate) fn localise(
+        &self,
+        plan: &Arc<Service>,
+        known: &HashMap<*const Pool, Rc<LocalPool>>,
+    ) -> Rc<LocalService> {
+        let pools = plan
+            .pools
+            .iter()
+            .map(|pool| match known.get(&Arc::as_ptr(pool)) {
+                Some(known) => known.clone(),
+                None => self.localise_pool(pool),
+            });
         Rc::new(LocalService {
             pools: pools.collect(),
             plan: plan.clone(),

@@ -10,12 +10,15 @@ mod backend;
 mod balance;
 mod client;
 mod compile;
+pub mod cookies;
 mod executor;
+pub mod headers;
 mod io;
 mod listen;
 mod listener;
 mod local;
 mod request;
+pub mod route;
 mod snapshot;
 mod stats;
 mod timers;
@@ -92,7 +95,7 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// The workers cannot be started.
+    /// The workers cannot be started, or the configuration was not checked.
     pub fn commit(
         &mut self,
         prepared: Prepared,
@@ -103,7 +106,7 @@ impl Proxy {
         if self.running.is_none() && desired.local.is_empty() {
             return Ok(());
         }
-        let snapshot = self.registry.snapshot(config, desired, &self.listeners);
+        let snapshot = self.registry.snapshot(config, desired, &self.listeners)?;
         let running = match &mut self.running {
             Some(running) => running,
             none => none.insert(Running::start(self.workers)?),
@@ -183,10 +186,6 @@ impl Running {
         }
     }
 }
-
-pub mod cookies;
-pub mod headers;
-pub mod route;
 
 /// An expression that matches text from its beginning to its end.
 ///

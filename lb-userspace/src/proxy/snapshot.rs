@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use super::{backend::Backend, listen::Sockets, stats::ServiceStats};
+use super::{
+    backend::Backend,
+    headers::request_id::RequestIds,
+    listen::Sockets,
+    route::{FixedAnswer, Table},
+    stats::ServiceStats,
+};
 use crate::{
     config::http::{Http, PoolHttp},
     desired::Condition,
@@ -29,6 +35,14 @@ pub(crate) struct Service {
     pub(crate) name: String,
     /// How it treats HTTP.
     pub(crate) http: Arc<Http>,
+    /// Its routes.
+    pub(crate) routes: Table,
+    /// By a route's number: the pools that it leads to, by their place here, and their weights.
+    pub(crate) targets: Vec<Vec<(usize, u16)>>,
+    /// The answer where no backend is left.
+    pub(crate) unavailable: FixedAnswer,
+    /// How requests get their id, if they do.
+    pub(crate) request_ids: Option<RequestIds>,
     /// The pools that requests may go to; the first is its own, or its fallback.
     pub(crate) pools: Vec<Arc<Pool>>,
     /// What it has done.

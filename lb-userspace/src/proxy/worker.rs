@@ -1,7 +1,7 @@
 //! A worker: a thread on a core of its own, with its own runtime, listeners and connections.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
     rc::Rc,
@@ -127,19 +127,33 @@ fn take_over(
         }
         kept
     });
+    let mut known = HashMap::new();
+    for listener in listeners.values() {
+        for pool in &listener.service().pools {
+            known.insert(Arc::as_ptr(&pool.plan), pool.clone());
+        }
+    }
     for (address, wanted) in &snapshot.listeners {
-        let service = worker.localise(&wanted.service);
-        if let Some(listener) = listeners.get(address) {
+        let old = listeners.get(address);
+        if old.is_some_and(|old| Arc::ptr_eq(&old.service().plan, &wanted.service)) {
+            continue;
+        }
+        let service = worker.localise(&wanted.service, &known);
+        for pool in &service.pools {
+            known.insert(Arc::as_ptr(&pool.plan), pool.clone());
+        }
+        if let Some(listener) = old {
             listener.serve(service);
             continue;
         }
         let Some(socket) = wanted.sockets.take(worker.number) else {
             continue;
         };
-        match Listener::open(worker, socket, service) {
+        match Listener::open(worker, *address, socket, service) {
             Ok(listener) => drop(listeners.insert(*address, listener)),
             Err(error) => tracing::error!(%address, "cannot listen: {error}"),
         }
     }
+    drop(known);
     worker.forget_unused();
 }

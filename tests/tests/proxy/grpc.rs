@@ -56,7 +56,8 @@ fn carries_calls_streams_and_their_status() -> Result<()> {
             let tcp = tcp.take().ok_or(std::io::ErrorKind::NotConnected);
             async move { tcp.map_err(std::io::Error::from) }
         });
-        let channel = Endpoint::from_static("http://weir.test").connect_with_connector(connector);
+        let endpoint = Endpoint::from_static("http://weir.test");
+        let channel = endpoint.connect_with_connector(connector);
         let mut client = HealthClient::new(timeout(PATIENCE, channel).await??);
         let request = |service: &str| HealthCheckRequest {
             service: service.to_owned(),

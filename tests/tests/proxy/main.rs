@@ -5,5 +5,6 @@ mod drains;
 mod failures;
 mod grpc;
 mod malformed;
+mod routes;
 mod scene;
 mod tunnels;

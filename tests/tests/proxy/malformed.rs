@@ -121,6 +121,21 @@ const REFUSED: &[(u16, &str)] = &[
     (400, "G@T / HTTP/1.1\r\nHost: a\r\n\r\n"),
     (400, "GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n"),
     (400, "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n"),
+    // Hosts that are none, or more than one; and headers that are to be taken from the backend.
+    (400, "GET / HTTP/1.1\r\n\r\n"),
+    (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+    (400, "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"),
+    (400, "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+    (400, "GET http://user@a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (400, "GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (
+        400,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, Host\r\n\r\n",
+    ),
+    (
+        400,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For\r\n\r\n",
+    ),
     // What a proxy for the world would do.
     (
         405,

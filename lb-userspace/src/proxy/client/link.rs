@@ -58,6 +58,13 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Whether it is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        false
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         let worker = &self.worker;

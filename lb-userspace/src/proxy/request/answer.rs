@@ -3,11 +3,11 @@
 use hyper::{
     HeaderMap, Response, StatusCode,
     body::Bytes,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER},
 };
 
 use super::reply::Reply;
-use crate::config::http::Answer;
+use crate::proxy::route::FixedAnswer;
 
 /// Why a request is answered by Weir.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,17 +84,24 @@ pub(crate) fn close(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// The operator's answer.
-pub(crate) fn configured(answer: &Answer) -> Response<Reply> {
-    let mut response = Response::new(Reply::full(Bytes::from(answer.body.clone())));
-    let status = StatusCode::from_u16(answer.status);
-    *response.status_mut() = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+/// An answer of the operator's.
+pub(crate) fn fixed(answer: &FixedAnswer) -> Response<Reply> {
+    let mut response = Response::new(Reply::full(answer.body.clone()));
+    *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    if let Ok(kind) = HeaderValue::from_str(&answer.content_type) {
-        headers.insert(CONTENT_TYPE, kind);
+    if !answer.body.is_empty() {
+        headers.insert(CONTENT_TYPE, answer.content_type.clone());
     }
-    if let Some(after) = answer.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+    if let Some(after) = &answer.retry_after {
+        headers.insert(RETRY_AFTER, after.clone());
     }
+    response
+}
+
+/// Sends the client elsewhere.
+pub(crate) fn redirect(status: StatusCode, location: HeaderValue) -> Response<Reply> {
+    let mut response = Response::new(Reply::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(LOCATION, location);
     response
 }

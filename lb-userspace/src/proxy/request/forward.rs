@@ -1,11 +1,12 @@
 //! From a request to a backend's answer: which pool, which backend, and again if that fails.
 
-use std::rc::Rc;
+use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
-    header::{CONNECTION, HOST, HeaderValue, UPGRADE},
+    header::{CONNECTION, EXPECT, HOST, HeaderValue, UPGRADE},
+    http::{request::Parts, response, uri},
 };
 
 use super::{
@@ -14,19 +15,20 @@ use super::{
     attempt::{Failure, Times, attempt},
     body::{BodyError, Source},
     exchange::Exchange,
-    headers,
+    prepare::Ready,
     reply::{FromBackend, Reply},
     retry::{Retrying, allows, is_idempotent},
 };
 use crate::{
-    config::http::{Http, HttpVersion},
-    dataplane::identity_at,
+    config::http::HttpVersion,
     proxy::{
         balance::{Tried, pick},
+        headers::connection,
         local::LocalPool,
+        route::Route,
         timers::ticks,
         tunnel::Tunnel,
-        upstream::{Lease, Upstream},
+        upstream::Lease,
     },
 };
 
@@ -39,58 +41,52 @@ struct Head {
 }
 
 /// Sends a request on, and returns the answer.
-pub(super) async fn forward(mut exchange: Exchange, request: Request<Incoming>) -> Response<Reply> {
+pub(super) async fn forward(
+    mut exchange: Exchange,
+    ready: Ready<'_>,
+    parts: Parts,
+    incoming: Incoming,
+) -> Response<Reply> {
     let service = exchange.service.clone();
-    let http = &*service.plan.http;
-    let (mut parts, incoming) = request.into_parts();
-    let upgrade = upgrade(http, parts.version, &parts.headers);
-    headers::strip(&mut parts.headers);
-    let authority = match parts.uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => parts.headers.get(HOST).cloned(),
-    };
-    if let Some(authority) = authority {
-        parts.headers.insert(HOST, authority);
-    }
-    if let Some(protocol) = &upgrade {
-        let headers = &mut parts.headers;
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, protocol.clone());
-    }
-    let limit = http.limits.body_size.map_or(u64::MAX, |size| size.0);
-    if incoming.size_hint().lower() > limit {
-        return refuse(&mut exchange, Refusal::TooLarge);
-    }
-    if !incoming.is_end_stream() {
-        let keep = http.retries.body_buffer.0 as usize;
-        let timers = &exchange.link.worker.timers;
-        exchange.source = Some(Source::new(incoming, limit, keep, timers));
-    }
-    let head = Head {
+    let route = ready.route;
+    let mut head = Head {
         method: parts.method,
         uri: parts.uri,
         headers: parts.headers,
     };
-    let pool = service.pools[0].clone();
-    match tries(&mut exchange, &pool, http, head).await {
-        Ok((response, lease, upstream)) => {
-            finish(
-                exchange,
-                http,
-                response,
-                lease,
-                &upstream,
-                upgrade.is_some(),
-            )
-            .await
+    if let Some(protocol) = &ready.upgrade {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol.clone());
+    }
+    // Who asks for it is told to go on when the body is first wanted.
+    head.headers.remove(EXPECT);
+    let limit = route.body_size.unwrap_or(u64::MAX);
+    if incoming.size_hint().lower() > limit {
+        return refuse(&mut exchange, Refusal::TooLarge);
+    }
+    if !incoming.is_end_stream() {
+        let keep = usize::try_from(route.retries.body_buffer.0).unwrap_or(usize::MAX);
+        let timers = &exchange.link.worker.timers;
+        exchange.source = Some(Source::new(incoming, limit, keep, timers));
+    }
+    let pool = service.pools[ready.pool].clone();
+    let mut response = match tries(&mut exchange, &pool, route, ready.hash, head).await {
+        Ok((response, lease)) => {
+            finish(exchange, route, response, lease, ready.upgrade.is_some()).await
         }
         Err(Failure::Breaker) => {
-            let response = answer::configured(&http.unavailable);
+            let response = answer::fixed(&service.plan.unavailable);
             exchange.answered_here(response.status().as_u16());
             response
         }
         Err(failure) => refuse(&mut exchange, refusal(&failure)),
+    };
+    route.response_headers.apply(response.headers_mut());
+    if let (Some(ids), Some(id)) = (&service.plan.request_ids, ready.id) {
+        response.headers_mut().insert(ids.header(), id);
     }
+    response
 }
 
 fn refuse(exchange: &mut Exchange, refusal: Refusal) -> Response<Reply> {
@@ -117,47 +113,31 @@ fn refusal(failure: &Failure) -> Refusal {
     }
 }
 
-/// The protocol that a client wants to speak instead, if it may.
-fn upgrade(http: &Http, version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
-    let wanted = headers
-        .get(UPGRADE)
-        .filter(|_| version == Version::HTTP_11)?;
-    let connection = headers.get_all(CONNECTION).iter();
-    let mut tokens = connection.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let nominated = tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    let name = wanted.to_str().ok()?;
-    let allowed = http
-        .upgrades
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name));
-    (nominated && allowed).then(|| wanted.clone())
-}
-
 /// Tries until there is an answer, or no more may be tried.
 async fn tries(
     exchange: &mut Exchange,
     pool: &Rc<LocalPool>,
-    http: &Http,
+    route: &Route,
+    hash: u64,
     head: Head,
-) -> Result<(Response<Incoming>, Lease, Rc<Upstream>), Failure> {
+) -> Result<(Response<Incoming>, Lease), Failure> {
     let timers = exchange.link.worker.timers.clone();
     let idempotent = is_idempotent(&head.method);
-    let total = http.timeouts.total;
+    let total = route.timeouts.total;
     let times = Times {
-        connect: http.timeouts.connect,
-        response: http.timeouts.response,
-        body: http.timeouts.body,
-        idle: http.timeouts.idle,
+        connect: route.timeouts.connect,
+        response: route.timeouts.response,
+        body: route.timeouts.body,
+        idle: route.timeouts.idle,
         over: total.map_or(u32::MAX, |total| timers.now().saturating_add(ticks(total))),
     };
-    let hash = identity_at(exchange.link.peer.ip(), 0);
     let mut head = Some(head);
     let mut tried = Tried::default();
-    let mut left = http.retries.attempts;
+    let mut left = route.retries.attempts;
     let mut retrying: Option<Retrying> = None;
     let mut closed_before = false;
     loop {
-        let (place, upstream) = pick(pool, http.balance, hash, &tried).ok_or(Failure::Breaker)?;
+        let (place, upstream) = pick(pool, route.balance, hash, &tried).ok_or(Failure::Breaker)?;
         tried.add(place);
         let this = match left {
             0 => head.take(),
@@ -178,10 +158,10 @@ async fn tries(
                 let status = response.status().as_u16();
                 upstream.judge(pool, status);
                 let failure = Failure::Status(status);
-                let again = left > 0 && allows(&http.retries, &failure, idempotent, false);
-                if !again || !may_again(exchange, pool, http, &mut retrying) {
+                let again = left > 0 && allows(&route.retries, &failure, idempotent, false);
+                if !again || !may_again(exchange, pool, route, &mut retrying) {
                     exchange.answered(status);
-                    return Ok((response, lease, upstream));
+                    return Ok((response, lease));
                 }
                 failure
             }
@@ -191,9 +171,9 @@ async fn tries(
             }
         };
         if left == 0
-            || !allows(&http.retries, &failure, idempotent, closed_before)
+            || !allows(&route.retries, &failure, idempotent, closed_before)
             || !(matches!(failure, Failure::Status(_))
-                || may_again(exchange, pool, http, &mut retrying))
+                || may_again(exchange, pool, route, &mut retrying))
         {
             return Err(failure);
         }
@@ -207,7 +187,7 @@ async fn tries(
 fn may_again(
     exchange: &Exchange,
     pool: &Rc<LocalPool>,
-    http: &Http,
+    route: &Route,
     retrying: &mut Option<Retrying>,
 ) -> bool {
     if exchange
@@ -218,7 +198,7 @@ fn may_again(
         return false;
     }
     if retrying.is_none() {
-        *retrying = Retrying::begin(pool, &http.retries);
+        *retrying = Retrying::begin(pool, &route.retries);
         if retrying.is_none() {
             exchange.service.stats().retries_refused.add(1);
         }
@@ -232,16 +212,13 @@ fn for_backend(head: Head, body: RequestBody, version: HttpVersion) -> Request<R
     *request.method_mut() = head.method;
     *request.headers_mut() = head.headers;
     let path = head.uri.path_and_query().cloned();
-    let mut uri = hyper::http::uri::Parts::default();
+    let mut uri = uri::Parts::default();
     uri.path_and_query = path;
     if version == HttpVersion::Http2 {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(HOST);
         uri.authority = host.and_then(|host| host.as_bytes().try_into().ok());
-        uri.scheme = uri
-            .authority
-            .as_ref()
-            .map(|_| hyper::http::uri::Scheme::HTTP);
+        uri.scheme = uri.authority.as_ref().map(|_| uri::Scheme::HTTP);
     }
     *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     request
@@ -250,31 +227,29 @@ fn for_backend(head: Head, body: RequestBody, version: HttpVersion) -> Request<R
 /// The answer, on its way to the client.
 async fn finish(
     exchange: Exchange,
-    http: &Http,
+    route: &Route,
     response: Response<Incoming>,
     lease: Lease,
-    upstream: &Rc<Upstream>,
     upgrade: bool,
 ) -> Response<Reply> {
     let (mut parts, incoming) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(exchange, http, parts, lease, upgrade).await;
+        return switch(exchange, route, parts, lease, upgrade).await;
     }
-    headers::strip(&mut parts.headers);
+    connection::strip_response(&mut parts.headers);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let mut reply = Box::new(FromBackend {
         incoming,
         lease: Some(lease),
         exchange,
-        idle: ticks(http.timeouts.idle),
+        idle: ticks(route.timeouts.idle),
         timer: None,
     });
-    let _ = upstream;
     if reply.incoming.is_end_stream() {
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             reply.end(cx);
-            std::task::Poll::Ready(())
+            Poll::Ready(())
         })
         .await;
     }
@@ -284,8 +259,8 @@ async fn finish(
 /// The connection becomes a tunnel once the client has the answer.
 async fn switch(
     mut exchange: Exchange,
-    http: &Http,
-    mut parts: hyper::http::response::Parts,
+    route: &Route,
+    mut parts: response::Parts,
     lease: Lease,
     upgrade: bool,
 ) -> Response<Reply> {
@@ -297,7 +272,7 @@ async fn switch(
         return refuse(&mut exchange, Refusal::BadGateway);
     }
     let protocol = parts.headers.get(UPGRADE).cloned();
-    headers::strip(&mut parts.headers);
+    connection::strip_response(&mut parts.headers);
     parts
         .headers
         .insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -311,7 +286,7 @@ async fn switch(
         backend: io.0,
         read,
         exchange,
-        silence: http.timeouts.tunnel,
+        silence: route.timeouts.tunnel,
         held,
     };
     *link.tunnel.borrow_mut() = Some(tunnel);

@@ -5,15 +5,23 @@ mod attempt;
 mod body;
 mod exchange;
 mod forward;
-mod headers;
+mod prepare;
 mod reply;
 mod retry;
 
 use std::{convert::Infallible, rc::Rc};
 
-use hyper::{Method, Request, Response, Version, body::Incoming};
+use hyper::{
+    Request, Response, Version,
+    body::{Body as _, Incoming},
+    header::{CONNECTION, TRANSFER_ENCODING},
+};
 
-use self::answer::Refusal;
+use self::{
+    answer::Refusal,
+    forward::forward,
+    prepare::{Outcome, prepare},
+};
 pub(crate) use self::{attempt::Failure, body::RequestBody, exchange::Exchange, reply::Reply};
 use super::client::Link;
 
@@ -22,29 +30,37 @@ pub(crate) async fn handle(
     link: Rc<Link>,
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, Infallible> {
-    let mut exchange = Exchange::begin(&link);
+    let exchange = Exchange::begin(&link);
+    let service = exchange.service.clone();
     let old = request.version() < Version::HTTP_2;
-    let mut response = match acceptable(&link, &request) {
-        Ok(()) => forward::forward(exchange, request).await,
+    let acceptable = acceptable(&link, &request);
+    let (mut parts, body) = request.into_parts();
+    let outcome = acceptable.and_then(|()| prepare(&link, &service.plan, &mut parts));
+    let mut response = match outcome {
+        Ok(Outcome::Ready(ready)) => forward(exchange, ready, parts, body).await,
+        Ok(Outcome::Answer(response)) => answered_here(exchange, *response),
         Err(refusal) => {
             if let Refusal::Malformed(_) = refusal {
-                exchange.service.stats().malformed.add(1);
+                service.stats().malformed.add(1);
             }
-            exchange.answered_here(refusal.status().as_u16());
-            refusal.answer()
+            answered_here(exchange, refusal.answer())
         }
     };
     if !old {
-        response.headers_mut().remove(hyper::header::CONNECTION);
+        response.headers_mut().remove(CONNECTION);
     } else if is_last(&link) {
         answer::close(response.headers_mut());
     }
     Ok(response)
 }
 
+fn answered_here(mut exchange: Exchange, response: Response<Reply>) -> Response<Reply> {
+    exchange.answered_here(response.status().as_u16());
+    response
+}
+
 /// Whether a request is one that can be served at all.
 fn acceptable(link: &Link, request: &Request<Incoming>) -> Result<(), Refusal> {
-    use hyper::{body::Body as _, header::TRANSFER_ENCODING};
     if request.version() < Version::HTTP_2 {
         link.body_open.set(!request.body().is_end_stream());
         link.number.set(link.number.get() + 1);
@@ -60,9 +76,6 @@ fn acceptable(link: &Link, request: &Request<Incoming>) -> Result<(), Refusal> {
         if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
             return Err(Refusal::Coding);
         }
-    }
-    if request.method() == Method::CONNECT {
-        return Err(Refusal::Connect);
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(crate) struct FromBackend {
 impl Reply {
     /// These bytes.
     pub(crate) fn full(bytes: Bytes) -> Reply {
-        Reply::Own(Some(bytes))
+        Reply::Own(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 
     /// Nothing.
