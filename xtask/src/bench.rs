@@ -18,17 +18,26 @@ pub(crate) struct Args {
 }
 
 /// What is measured; `packets` if nothing is said.
-#[derive(Clone, Copy, clap::Subcommand)]
+#[derive(clap::Subcommand)]
 enum Benchmark {
     /// What a packet costs in the program. Writes docs/benchmarks.md.
     Packets,
+    /// What forwarding costs, end to end, beside nftables, HAProxy and nginx. Writes
+    /// docs/benchmarks-forward.md.
+    Forward {
+        /// Measure this part alone: `packets` or `connections`. The page has the other's figures
+        /// of the last run that measured it.
+        #[arg(long)]
+        part: Option<String>,
+    },
 }
 
 impl Benchmark {
     /// Its name in `weir-bench`, and what it writes.
-    fn parts(self) -> (&'static str, &'static str) {
+    fn parts(&self) -> (&'static str, &'static str) {
         match self {
             Self::Packets => ("packets", "docs/benchmarks.md"),
+            Self::Forward { .. } => ("forward", "docs/benchmarks-forward.md"),
         }
     }
 }
@@ -42,9 +51,24 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
     );
     setup::for_lab()?;
     setup::for_building()?;
-    let (name, page) = args.benchmark.unwrap_or(Benchmark::Packets).parts();
+    let benchmark = args.benchmark.as_ref().unwrap_or(&Benchmark::Packets);
+    let (name, page) = benchmark.parts();
     let mut bench = cargo();
     bench.args(["run", "--release", "--package", "weir-bench", "--", name]);
+    if let Benchmark::Forward { part } = benchmark {
+        setup::for_comparing()?;
+        // The agent that is measured.
+        let weir = [
+            "build",
+            "--release",
+            "--package",
+            "lb-userspace",
+            "--bin",
+            "weir",
+        ];
+        run(cargo().args(weir))?;
+        bench.args(part.iter().flat_map(|part| ["--part", part]));
+    }
     run(match args.quick {
         true => bench.arg("--quick"),
         false => bench.args(["--output", page]),

@@ -37,6 +37,11 @@ pub(crate) fn for_lab() -> Result<()> {
     tools::install()
 }
 
+/// What Weir is compared with; says nothing if it is there.
+pub(crate) fn for_comparing() -> Result<()> {
+    tools::install_others()
+}
+
 /// What building and running with real traffic need; says nothing if it is there.
 pub(crate) fn for_running() -> Result<Toolchain> {
     for_lab()?;

@@ -1,6 +1,11 @@
 //! Weir's benchmarks. `cargo xtask bench` runs them.
 
+mod forward;
+mod interrupt;
+mod machine;
 mod packets;
+mod plot;
+mod statistics;
 
 use anyhow::Result;
 use clap::Parser;
@@ -11,10 +16,14 @@ use weir_tests::cpu;
 enum Benchmark {
     /// What a packet costs in the program.
     Packets(packets::Arguments),
+    /// What forwarding costs, end to end, beside what others use.
+    Forward(forward::Arguments),
 }
 
 fn main() -> Result<()> {
+    interrupt::note()?;
     match Benchmark::parse() {
         Benchmark::Packets(arguments) => packets::run(&arguments),
+        Benchmark::Forward(arguments) => forward::run(&arguments),
     }
 }

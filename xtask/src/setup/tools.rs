@@ -39,6 +39,18 @@ const TOOLS: &[Tool] = &[
     ),
 ];
 
+/// What `bench forward` compares Weir with.
+const OTHERS: &[Tool] = &[
+    tool("nft", "nftables", "balances by the kernel's own NAT"),
+    tool("conntrack", "conntrack", "empties its table between rounds"),
+    tool("haproxy", "haproxy", "is a proxy of TCP connections"),
+    tool(
+        "/usr/lib/nginx/modules/ngx_stream_module.so",
+        "libnginx-mod-stream",
+        "is another one",
+    ),
+];
+
 const fn tool(look_for: &'static str, package: &'static str, purpose: &'static str) -> Tool {
     Tool {
         look_for,
@@ -49,7 +61,16 @@ const fn tool(look_for: &'static str, package: &'static str, purpose: &'static s
 
 /// Installs the packages of what is missing.
 pub(super) fn install() -> Result<()> {
-    let missing: Vec<_> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
+    install_missing(TOOLS, "the tests and the demo run these programs")
+}
+
+/// Installs those that Weir is compared with.
+pub(super) fn install_others() -> Result<()> {
+    install_missing(OTHERS, "the benchmark compares Weir with these programs")
+}
+
+fn install_missing(tools: &[Tool], why: &str) -> Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|tool| !tool.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -60,7 +81,7 @@ pub(super) fn install() -> Result<()> {
         );
     }
     let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
-    apt::install(&packages, "the tests and the demo run these programs")
+    apt::install(&packages, why)
 }
 
 impl Tool {
@@ -75,7 +96,7 @@ impl Tool {
 
 #[cfg(test)]
 mod tests {
-    use super::{TOOLS, tool};
+    use super::{OTHERS, TOOLS, tool};
 
     #[test]
     fn finds_commands_and_files() {
@@ -87,7 +108,7 @@ mod tests {
 
     #[test]
     fn every_pattern_is_valid() {
-        for tool in TOOLS {
+        for tool in TOOLS.iter().chain(OTHERS) {
             assert!(
                 glob::Pattern::new(tool.look_for).is_ok(),
                 "{}",

@@ -1,10 +1,11 @@
 //! The figures, as a table and as a document.
 
-use std::{fmt::Write as _, fs, process::Command};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 
 use super::cases::{Case, FLOWS};
+use crate::{machine, statistics::quantile};
 
 /// What was measured, case by case in their order.
 #[derive(Default)]
@@ -82,23 +83,7 @@ impl Report {
 
     /// The whole page.
     pub(crate) fn document(&self, rounds: usize, packets: u32) -> Result<String> {
-        let said = |program: &str, arguments: &[&str]| -> Result<String> {
-            let output = Command::new(program).args(arguments).output()?;
-            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        };
-        let cpu = fs::read_to_string("/proc/cpuinfo")?;
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-        let model = model
-            .unwrap_or("unknown")
-            .trim_start_matches(['\t', ':', ' ']);
-        let cpus = cpu
-            .lines()
-            .filter(|line| line.starts_with("processor"))
-            .count();
-        let kernel = said("uname", &["-r"])?;
-        let kernel = kernel.split('-').next().unwrap_or_default();
-        let commit = said("git", &["rev-parse", "--short", "HEAD"])?;
-        let date = said("date", &["-I"])?;
+        let machine = machine::description()?;
         let median = |name: &str, flows| self.cost(name, flows, 0.5) - self.cost(FLOOR, flows, 0.5);
         let aim = |name: &str, flows, limit: f64| {
             let above = median(name, flows);
@@ -116,8 +101,7 @@ impl Report {
         .concat();
         Ok(format!(
             "# What a packet costs\n\n\
-             Written by `cargo xtask bench` on {date}, at commit {commit}: {model}, {cpus} CPUs, \
-             Linux {kernel}.\n\n\
+             Written by `cargo xtask bench` {machine}.\n\n\
              Nanoseconds a packet by BPF_PROG_TEST_RUN, TCP, 32 bytes of payload, counters on: \
              medians, and 5th percentiles in parentheses, of {rounds} rounds of {packets} packets, \
              all cases by turns in one run on one CPU. A program in front writes every packet anew, \
@@ -133,15 +117,4 @@ impl Report {
             self.table()
         ))
     }
-}
-
-/// The value that `part` of the values are below.
-fn quantile(values: &[f64], part: f64) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let index = (values.len() as f64 * part) as usize;
-    values
-        .get(index.min(values.len() - 1))
-        .copied()
-        .unwrap_or(f64::NAN)
 }

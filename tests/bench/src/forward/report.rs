@@ -1,0 +1,270 @@
+//! The figures, as tables and as a document.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use anyhow::Result;
+
+use super::{
+    Results, connections,
+    contender::{DNAT, DROP, DSR, FULL_NAT, MASQUERADE, NAT, RELAY},
+    packets,
+    tcp::{HAPROXY, NGINX},
+};
+use crate::{plot::Bars, statistics::median};
+
+impl Results {
+    fn frames(&self, name: &str, kind: packets::Kind) -> &[packets::Round] {
+        let mut all = self.packets.iter();
+        let found = all.find(|series| series.name == name && series.kind == kind);
+        found.map_or(&[], |series| &series.rounds)
+    }
+
+    /// Nanoseconds a packet, all in all.
+    fn each(&self, name: &str, kind: packets::Kind) -> f64 {
+        median(
+            self.frames(name, kind)
+                .iter()
+                .map(|round| round.nanoseconds),
+        )
+    }
+
+    /// Nanoseconds more than dropping it.
+    fn added(&self, name: &str, kind: packets::Kind) -> f64 {
+        self.each(name, kind) - self.each(DROP, kind)
+    }
+
+    /// Part of the frames that were lost, of all rounds.
+    fn lost(&self, name: &str, kind: packets::Kind) -> f64 {
+        let rounds = self.frames(name, kind).iter();
+        let (sent, arrived) = rounds.fold((0, 0), |(sent, arrived), round| {
+            (sent + round.sent, arrived + round.arrived)
+        });
+        (sent - arrived) as f64 / sent as f64
+    }
+
+    /// Packets that arrive, a second.
+    fn rate(&self, name: &str, kind: packets::Kind) -> f64 {
+        1e9 / self.each(name, kind) * (1.0 - self.lost(name, kind))
+    }
+
+    fn exchanges(&self, name: &str, kind: connections::Kind) -> &[connections::Round] {
+        let mut all = self.connections.iter();
+        let found = all.find(|series| series.name == name && series.kind == kind);
+        found.map_or(&[], |series| &series.rounds)
+    }
+
+    /// Microseconds of the balancer's for one, and how many a second.
+    fn exchange(&self, name: &str, kind: connections::Kind) -> (f64, f64) {
+        let rounds = || self.exchanges(name, kind).iter();
+        (
+            median(rounds().map(|round| round.microseconds)),
+            median(rounds().map(|round| round.rate)),
+        )
+    }
+}
+
+/// Both tables; of a part that was not measured, none.
+pub(crate) fn tables(results: &Results) -> String {
+    let mut text = String::new();
+    if !results.packets.is_empty() {
+        let _ = writeln!(text, "{}", packets_table(results));
+    }
+    if !results.connections.is_empty() {
+        let _ = writeln!(text, "{}", connections_table(results));
+    }
+    text
+}
+
+fn packets_table(results: &Results) -> String {
+    use packets::Kind::{New, Steady};
+    let mut text = String::from(
+        "| | steady: M/s | of the floor | ns added | of DNAT's | of masquerade's | lost \
+         | new: M/s | of the floor | ns added | of DNAT's | of masquerade's | lost |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for name in [DROP, RELAY, DSR, NAT, FULL_NAT, DNAT, MASQUERADE] {
+        let _ = write!(text, "| {name} |");
+        for kind in [Steady, New] {
+            let rate = results.rate(name, kind);
+            let _ = write!(text, " {:.2} |", rate / 1e6);
+            let _ = match name {
+                DROP => write!(text, " | | | |"),
+                _ => {
+                    let added = results.added(name, kind);
+                    let of = |other| {
+                        let part = results.added(other, kind) / added;
+                        if part < 1.05 {
+                            format!("{:.2}", 1.0 / part)
+                        } else {
+                            format!("1/{part:.1}")
+                        }
+                    };
+                    let floor = 100.0 * rate / results.rate(RELAY, kind);
+                    let (dnat, masquerade) = (of(DNAT), of(MASQUERADE));
+                    write!(text, " {floor:.0}% | {added:.0} | {dnat} | {masquerade} |")
+                }
+            };
+            let _ = write!(text, " {:.2}% |", 100.0 * results.lost(name, kind));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn connections_table(results: &Results) -> String {
+    use connections::Kind::{Connections, Requests};
+    let mut text = String::from(
+        "| | connections a second | µs of the balancer's CPU for one | of the floor's \
+         | requests a second, connections kept | µs for one | of the floor's | errors |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for name in [RELAY, DSR, NAT, FULL_NAT, DNAT, MASQUERADE, NGINX, HAPROXY] {
+        let _ = write!(text, "| {name} |");
+        for kind in [Connections, Requests] {
+            let ((time, rate), (floor, _)) =
+                (results.exchange(name, kind), results.exchange(RELAY, kind));
+            let _ = write!(text, " {rate:.0} | {time:.2} | {:.2} |", time / floor);
+        }
+        let both = [Connections, Requests].map(|kind| results.exchanges(name, kind));
+        let failed: u64 = both
+            .iter()
+            .copied()
+            .flatten()
+            .map(|round| round.failed)
+            .sum();
+        let _ = writeln!(text, " {failed} |");
+    }
+    text
+}
+
+/// What was aimed at, and whether it was reached.
+fn aims(results: &Results) -> String {
+    use packets::Kind::{New, Steady};
+    let mut text = String::from("| | aim | measured | |\n|---|---|---|---|\n");
+    let mut line = |what: String, aim: String, measured: String, met: bool| {
+        let verdict = if met { "met" } else { "missed" };
+        let _ = writeln!(text, "| {what} | {aim} | {measured} | {verdict} |");
+    };
+    let flows = |kind| {
+        if kind == Steady {
+            "steady flows"
+        } else {
+            "new flows"
+        }
+    };
+    for name in [DSR, NAT] {
+        for kind in [Steady, New] {
+            let part = results.rate(name, kind) / results.rate(RELAY, kind);
+            let what = format!("{name}, packets a second, {}", flows(kind));
+            line(
+                what,
+                "90% of the floor's".into(),
+                format!("{:.0}%", 100.0 * part),
+                part >= 0.895,
+            );
+        }
+    }
+    for (name, other, limits) in [
+        (DSR, DNAT, [(Steady, 8.0), (New, 20.0)]),
+        (NAT, DNAT, [(Steady, 8.0), (New, 20.0)]),
+        (FULL_NAT, MASQUERADE, [(Steady, 4.0), (New, 4.0)]),
+    ] {
+        for (kind, limit) in limits {
+            let times = results.added(other, kind) / results.added(name, kind);
+            let what = format!("{name}, CPU added, {}", flows(kind));
+            let aim = format!("1/{limit:.0} of {other}'s");
+            line(what, aim, format!("1/{times:.1}"), times >= limit);
+        }
+    }
+    text
+}
+
+/// Writes the page, and its plots beside it.
+pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
+    let name = page.file_stem().unwrap_or_default().to_string_lossy();
+    let mut text = String::from("# What forwarding costs, beside others\n");
+    if !results.packets.is_empty() {
+        let plot = format!("{name}-packets.svg");
+        fs::write(page.with_file_name(&plot), packets_plot(results)?)?;
+        let rounds = results.frames(DROP, packets::Kind::Steady).len();
+        let _ = write!(
+            text,
+            "\n## Packets\n\n\
+             Written by `cargo xtask bench forward` {}.\n\n\
+             Datagrams of 60 bytes with checksums, {rounds} rounds, all by turns in one run; medians. A \
+             generator in the kernel (BPF_PROG_TEST_RUN with live frames) sends a million frames a round \
+             from a client's namespace over veth; sixteen backends are behind one link. The generator, \
+             the balancer and the backends' NIC, which counts and drops, share one core: the time that \
+             a packet takes is the CPU time that it costs. What it takes more than a packet that is \
+             dropped at the balancer's door, is what forwarding it adds, with the way to the backend's NIC. \
+             The floor is an XDP program that redirects every frame, unread, through a device map. \
+             *Steady*: 1,024 flows. *New*: every frame is of another, from 16,384 ports of as many clients; \
+             those that remember each flow (`full-nat`, nftables) are sent 200,000 a round, and \
+             conntrack is emptied before. nftables: `dnat to jhash ip saddr . udp sport mod 16 map`. The \
+             agent runs on the other core, as does what the kernel does later about expired flows. Before \
+             anything is measured, two frames of each of 1,024 flows are looked at where they arrive: \
+             addresses, TTL, checksums, every backend used, no flow moved.\n\n\
+             ![CPU time added]({plot})\n\n{}\n### Aims\n\n{}",
+            results.packets_on,
+            packets_table(results),
+            aims(results)
+        );
+    }
+    if !results.connections.is_empty() {
+        let plot = format!("{name}-connections.svg");
+        fs::write(page.with_file_name(&plot), connections_plot(results)?)?;
+        let rounds = results.exchanges(RELAY, connections::Kind::Requests).len();
+        let _ = write!(
+            text,
+            "\n## Connections\n\n\
+             Written by `cargo xtask bench forward` {}.\n\n\
+             wrk with 64 connections, a second a round, {rounds} rounds by turns, medians, and two nginx that \
+             answer a few bytes (the floor, a redirect both ways: one); a connection for each \
+             request, or connections that are kept. The balancer has a core to itself: its NICs are polled by \
+             threads that are pinned there (threaded NAPI), and their time and that of the agent \
+             or proxy is read from /proc/PID/schedstat. The client, the servers and their NICs share \
+             the other core and are the limit, so rates say little, and the balancer's time for one \
+             connection or request, both ways, is what to compare. With `dsr`, answers do not come by. HAProxy and nginx \
+             are Debian's, with one thread or process.\n\n\
+             ![The balancer's CPU time]({plot})\n\n{}",
+            results.connections_on,
+            connections_table(results)
+        );
+    }
+    Ok(fs::write(page, text)?)
+}
+
+fn packets_plot(results: &Results) -> Result<String> {
+    use packets::Kind::{New, Steady};
+    let names = [RELAY, DSR, NAT, FULL_NAT, DNAT, MASQUERADE];
+    let groups = names.map(|name| {
+        let added = [Steady, New].map(|kind| results.added(name, kind).max(1.0));
+        (name.to_owned(), added.to_vec())
+    });
+    Bars {
+        title: "CPU time that forwarding a packet adds to dropping it",
+        unit: "nanoseconds a packet (logarithmic)",
+        series: &["1,024 steady flows", "a new flow for each packet"],
+        groups: &groups,
+    }
+    .svg()
+}
+
+fn connections_plot(results: &Results) -> Result<String> {
+    use connections::Kind::{Connections, Requests};
+    let names = [RELAY, DSR, NAT, FULL_NAT, DNAT, MASQUERADE, NGINX, HAPROXY];
+    let groups = names.map(|name| {
+        let times = [Connections, Requests].map(|kind| results.exchange(name, kind).0);
+        (name.to_owned(), times.to_vec())
+    });
+    Bars {
+        title: "CPU time of the balancer",
+        unit: "microseconds (logarithmic)",
+        series: &[
+            "a connection with one request",
+            "a request on a connection that is kept",
+        ],
+        groups: &groups,
+    }
+    .svg()
+}
