@@ -140,6 +140,22 @@ impl Agent {
         self.get("/v1/pools")
     }
 
+    /// One value of `GET /metrics`, by its name and labels as they are printed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::status`]; or there is no such metric.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let (status, text) = self.request("GET", "/metrics", "")?;
+        ensure!(status == 200, "GET /metrics: {status} {text}");
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value
+            .with_context(|| format!("no {name} in {text}"))?
+            .parse()?)
+    }
+
     /// Reads what is at `path`.
     ///
     /// # Errors

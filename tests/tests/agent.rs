@@ -76,6 +76,49 @@ impl Scene {
 }
 
 #[test]
+fn metrics_count_what_happens() -> Result<()> {
+    let scene = scene()?;
+    let agent = &scene.agent;
+    scene.ask(scene.vip, 50)?;
+    let traffic = &agent.services()?["web"].counters.traffic;
+    for (name, value) in [
+        (r#"service_packets_total{service="web"}"#, traffic.packets),
+        (r#"service_bytes_total{service="web"}"#, traffic.bytes),
+        (r#"service_connections_total{service="web"}"#, 50),
+        (r#"service_tracked_slots{service="web"}"#, 0),
+        (r#"backend_in_use{pool="web",backend="be1"}"#, 1),
+        (r#"backend_healthy{pool="web",backend="be2"}"#, 1),
+        (r#"backend_open_connections{pool="web",backend="be2"}"#, 0),
+        (r#"pool_below_health_floor{pool="web"}"#, 0),
+        (r#"flows{table="tracked"}"#, 0),
+        ("flows_limit", 1 << 20),
+        ("flows_evicted_total", 0),
+    ] {
+        assert_eq!(agent.metric(&format!("weir_{name}"))?, value, "{name}");
+    }
+    let connections = |backend: &str| {
+        let labels = format!(r#"{{pool="web",backend="{backend}"}}"#);
+        agent.metric(&format!("weir_backend_connections_total{labels}"))
+    };
+    assert_eq!(connections("be1")? + connections("be2")?, 50);
+    for backend in ["be1", "be2"] {
+        let path = format!("/v1/pools/web/backends/{backend}");
+        agent.change("DELETE", &path, &Value::Null)?;
+    }
+    let vip = scene.vip;
+    let refused = scene
+        .lab
+        .client()
+        .run(move || TcpStream::connect(vip).is_err())?;
+    assert!(refused, "the pool is empty");
+    let drops = r#"weir_service_drops_total{service="web",reason="no_backend"}"#;
+    assert_eq!(agent.metric(drops)?, 1);
+    let (_, text) = agent.request("GET", "/metrics", "")?;
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn the_api_changes_a_live_agent() -> Result<()> {
     let scene = scene()?;
     let agent = &scene.agent;

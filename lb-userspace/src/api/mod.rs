@@ -1,7 +1,8 @@
-//! The admin API: JSON over HTTP, on a Unix socket and, if configured, on a TCP address.
+//! The admin API: JSON over HTTP, and metrics, on a Unix socket and, if configured, on a TCP address.
 
 mod error;
 mod listen;
+mod metrics;
 mod pools;
 mod services;
 
@@ -60,6 +61,7 @@ pub fn router(state: State) -> Router {
             put(pools::drain).delete(pools::undrain),
         )
         .route("/v1/explain", post(explain))
+        .route("/metrics", get(metrics::metrics))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

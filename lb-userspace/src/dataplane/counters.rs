@@ -36,6 +36,8 @@ pub struct BackendCounters {
     pub traffic: TrafficCounters,
     /// Its remembered flows that live, as of a few seconds ago.
     pub flows: u64,
+    /// Connections that it has by the count of least-connections services.
+    pub open_connections: u64,
 }
 
 /// What a service forwarded and dropped.

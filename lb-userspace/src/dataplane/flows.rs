@@ -13,13 +13,16 @@ pub struct FlowCounters {
     pub tracked: u64,
     /// Flows of `full-nat` services.
     pub full_nat: u64,
-    /// Tracked flows that were evicted though they had not ended, because the table was full;
-    /// raise `agent.limits.flows` where it grows.
+    /// How often a flow was put into the table of tracked flows.
+    pub remembered: u64,
+    /// Tracked flows that were evicted, because the table was full, before the agent saw them
+    /// end; raise `agent.limits.flows` where it grows.
     pub evicted: u64,
+    /// Room for flows, in each table.
+    pub limit: u64,
 }
 
 /// What the janitor's last pass saw.
-#[derive(Default)]
 pub(crate) struct Flows {
     counters: FlowCounters,
     by_backend: HashMap<u32, u64>,
@@ -29,6 +32,19 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
+    /// Nothing seen yet of tables with so much room.
+    pub(crate) fn new(limit: u32) -> Self {
+        Self {
+            counters: FlowCounters {
+                limit: u64::from(limit),
+                ..FlowCounters::default()
+            },
+            by_backend: HashMap::new(),
+            forgotten: 0,
+            passes: 0,
+        }
+    }
+
     /// Takes the next pass.
     pub(crate) fn update(&mut self, pass: Pass) {
         self.forgotten += pass.forgotten;
@@ -41,7 +57,9 @@ impl Flows {
         self.counters = FlowCounters {
             tracked: pass.tracked,
             full_nat: pass.translated,
+            remembered: pass.remembered,
             evicted: evicted.max(self.counters.evicted),
+            limit: self.counters.limit,
         };
         self.by_backend = pass.by_backend;
     }

@@ -76,6 +76,15 @@ impl Janitor {
         Ok(pass)
     }
 
+    /// Connections of a backend by the count of least-connections services.
+    pub(crate) fn open_connections(&self, backend: u32) -> u64 {
+        match backend < self.connections.entries() {
+            // One that was corrected at the wrong moment may be below zero for a while.
+            true => u64::try_from(self.connections.read(backend) as i64).unwrap_or(0),
+            false => 0,
+        }
+    }
+
     fn service(&self, index: u32) -> Option<Service> {
         (index < self.services.entries()).then(|| self.services.read(index))
     }

@@ -103,7 +103,7 @@ impl DataPlane {
                 Rings::new(rings, loader::rings(options.limits)),
             ),
             next_hops: NextHops::new(interfaces),
-            flows: Flows::default(),
+            flows: Flows::new(options.limits.flows),
         }));
         let janitor = Arc::new(janitor);
         let tasks = tasks::spawn(&state, moved.clone(), neighbour_requests, janitor.clone())?;
@@ -225,6 +225,7 @@ impl DataPlane {
         Ok(BackendCounters {
             traffic: state.maps.backend_counters(id)?,
             flows: state.flows.of(id),
+            open_connections: self.janitor.open_connections(id),
         })
     }
 

@@ -1,0 +1,242 @@
+//! `/metrics`: what there is to count, for Prometheus, from the same views as the API's answers.
+
+use std::{collections::BTreeMap, fmt};
+
+use axum::{
+    extract::State as Extract,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use super::Error;
+use crate::{
+    dataplane::TrafficCounters,
+    state::{BackendView, PoolView, ServiceView, State, StatusView},
+};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(super) async fn metrics(Extract(state): Extract<State>) -> Result<Response, Error> {
+    let seen = Snapshot {
+        status: state.status().await?,
+        services: state.services().await?,
+        pools: state.pools().await?,
+    };
+    let text = render(seen).map_err(anyhow::Error::from)?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+fn render(seen: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(seen));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    status: StatusView,
+    services: BTreeMap<String, ServiceView>,
+    pools: BTreeMap<String, PoolView>,
+}
+
+/// A metric's labels and value.
+type Sample<'a, const LABELS: usize> = ([(&'static str, &'a str); LABELS], u64);
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        self.agent(&mut families)?;
+        self.services(&mut families)?;
+        self.pools(&mut families)?;
+        self.flows(&mut families)
+    }
+}
+
+impl Snapshot {
+    fn agent(&self, families: &mut Families<'_>) -> fmt::Result {
+        let status = &self.status;
+        families.gauge(
+            "weir_build",
+            "1, with the agent's version",
+            [([("version", status.version.as_str())], 1)],
+        )?;
+        families.gauge(
+            "weir_uptime_seconds",
+            "Since the agent started",
+            [([], status.uptime_seconds)],
+        )?;
+        families.counter(
+            "weir_unmatched_drops",
+            "Packets dropped that no one service can be blamed for",
+            (status.drops.iter()).map(|(reason, &count)| ([("reason", reason.as_ref())], count)),
+        )
+    }
+
+    fn services(&self, families: &mut Families<'_>) -> fmt::Result {
+        let services = || self.services.iter();
+        for (name, help, part) in TRAFFIC {
+            let name = format!("weir_service_{name}");
+            let samples = services().map(|(service, view)| {
+                let count = part(&view.counters.traffic);
+                ([("service", service.as_str())], count)
+            });
+            families.counter(&name, &format!("{help} a service"), samples)?;
+        }
+        let drops = services().flat_map(|(service, view)| {
+            (view.counters.drops.iter()).map(move |(reason, &count)| {
+                let reason = ("reason", reason.as_ref());
+                ([("service", service.as_str()), reason], count)
+            })
+        });
+        families.counter("weir_service_drops", "Packets dropped, by reason", drops)?;
+        families.gauge(
+            "weir_service_slots",
+            "Slots of a service's ring",
+            services().map(|(name, view)| ([("service", &**name)], view.counters.slots as u64)),
+        )?;
+        families.gauge(
+            "weir_service_tracked_slots",
+            "Of them, those whose flows are remembered",
+            services().map(|(name, view)| {
+                let tracked = view.counters.tracked_slots as u64;
+                ([("service", &**name)], tracked)
+            }),
+        )
+    }
+
+    fn pools(&self, families: &mut Families<'_>) -> fmt::Result {
+        for (name, help, part) in TRAFFIC {
+            let name = format!("weir_backend_{name}");
+            let help = format!("{help} a backend");
+            families.counter(
+                &name,
+                &help,
+                self.backends(|view| part(&view.counters.traffic)),
+            )?;
+        }
+        families.gauge(
+            "weir_backend_flows",
+            "Remembered flows that live",
+            self.backends(|view| view.counters.flows),
+        )?;
+        families.gauge(
+            "weir_backend_open_connections",
+            "Connections that least-connections services count",
+            self.backends(|view| view.counters.open_connections),
+        )?;
+        families.gauge(
+            "weir_backend_healthy",
+            "1 where its checks pass, or there are none",
+            self.backends(|view| {
+                let healthy = ["healthy", "unchecked"].contains(&view.health.status.as_str());
+                u64::from(healthy)
+            }),
+        )?;
+        families.gauge(
+            "weir_backend_in_use",
+            "1 where it takes new flows",
+            self.backends(|view| u64::from(view.in_use)),
+        )?;
+        families.gauge(
+            "weir_pool_below_health_floor",
+            "1 where so few are healthy that the failed are used too",
+            (self.pools.iter())
+                .map(|(pool, view)| ([("pool", &**pool)], u64::from(view.below_health_floor))),
+        )
+    }
+
+    fn flows(&self, families: &mut Families<'_>) -> fmt::Result {
+        let flows = &self.status.flows;
+        families.gauge(
+            "weir_flows",
+            "Live flows in a table, as of a few seconds ago",
+            [("tracked", flows.tracked), ("full_nat", flows.full_nat)]
+                .map(|(table, count)| ([("table", table)], count)),
+        )?;
+        families.gauge(
+            "weir_flows_limit",
+            "Room in each table",
+            [([], flows.limit)],
+        )?;
+        families.counter(
+            "weir_flows_remembered",
+            "Flows put into the table of tracked flows",
+            [([], flows.remembered)],
+        )?;
+        families.counter(
+            "weir_flows_evicted",
+            "Tracked flows evicted before the agent saw them end",
+            [([], flows.evicted)],
+        )
+    }
+
+    fn backends(&self, value: impl Fn(&BackendView) -> u64) -> impl Iterator<Item = Sample<'_, 2>> {
+        let all = self.pools.iter().flat_map(|(pool, view)| {
+            let backends = view.backends.iter();
+            backends.map(move |(name, view)| (pool.as_str(), name.as_str(), view))
+        });
+        all.map(move |(pool, name, view)| ([("pool", pool), ("backend", name)], value(view)))
+    }
+}
+
+/// Names, help and values of what is counted of traffic.
+#[expect(clippy::type_complexity, reason = "it is a table")]
+const TRAFFIC: [(&str, &str, fn(&TrafficCounters) -> u64); 3] = [
+    ("packets", "Packets forwarded from clients to", |traffic| {
+        traffic.packets
+    }),
+    (
+        "bytes",
+        "Bytes of them, from the Ethernet header on, to",
+        |traffic| traffic.bytes,
+    ),
+    (
+        "connections",
+        "TCP connections opened (SYNs) to",
+        |traffic| traffic.connections,
+    ),
+];
+
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    fn counter<'a, const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'a, LABELS>>,
+    ) -> fmt::Result {
+        let mut family = (self.0).encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            match LABELS {
+                0 => family.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+                _ => ConstCounter::new(value).encode(family.encode_family(&labels)?)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn gauge<'a, const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'a, LABELS>>,
+    ) -> fmt::Result {
+        let mut family = (self.0).encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            match LABELS {
+                0 => family.encode_gauge(&value)?,
+                _ => ConstGauge::new(value).encode(family.encode_family(&labels)?)?,
+            }
+        }
+        Ok(())
+    }
+}
