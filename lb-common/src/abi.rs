@@ -133,8 +133,11 @@ pub struct Service {
     pub hashed_ports: u32,
     /// Time for which a client keeps its backend, in [`TICK_NS`] units; 0: no affinity.
     pub affinity_ticks: u32,
+    /// [`Service::hashed_ports`] as it was when the flows that nobody remembers began: until
+    /// all have spoken after a change of the hash, they are found by the old one.
+    pub base_hashed_ports: u32,
     /// Zero.
-    pub reserved2: [u32; 2],
+    pub reserved2: u32,
 }
 
 /// How a new flow's backend is chosen: the values of [`Service::algorithm`].

@@ -12,9 +12,7 @@
 //! connection in TIME_WAIT for a minute and would refuse a new one under the same numbers.
 
 use crate::{
-    abi::{
-        Address, Backend, FlowKey, NatForward, NatReturn, Service, TICK_NS, algorithm, nat_state,
-    },
+    abi::{FlowKey, NatForward, NatReturn, Service, TICK_NS, algorithm, nat_state, service_flags},
     packet::{Packet, TCP, tcp_flags},
     reason::Reason,
     rewrite::Endpoint,
@@ -44,15 +42,25 @@ pub(crate) fn known<T: Tables>(
     index: u32,
     service: &Service,
 ) -> Result<Target, Stop> {
-    let Some(flow) = remembered(tables, packet) else {
+    let Some(flow) = remembered(tables, packet, service) else {
         return Err(match packet.protocol == TCP && !packet.opens() {
             true => stop(service, index, Reason::UnknownFlow),
             false => Stop::Open,
         });
     };
-    // A SYN or a datagram to the dead has been told apart: it opens another flow.
-    if tables.backend(flow.backend).is_some_and(Backend::dead) {
-        return Err(stop(service, index, Reason::BackendDead));
+    let (alive, dead) = match tables.backend(flow.backend) {
+        Some(backend) => (backend.alive(), backend.dead()),
+        None => (false, false),
+    };
+    if dead || (packet.opens() && !alive) {
+        lose(tables, packet, &flow);
+        let told = packet.protocol == TCP
+            && !packet.opens()
+            && service.flags & service_flags::DIE_SILENTLY == 0;
+        return Err(match told {
+            true => stop(service, index, Reason::BackendDead),
+            false => Stop::Open,
+        });
     }
     Ok(Target {
         backend: flow.backend,
@@ -83,95 +91,111 @@ pub(crate) fn client_of<T: Tables>(tables: &T, packet: &Packet) -> Option<(u32, 
     Some((service, client))
 }
 
-/// A function of its own, for a stack frame of its own.
-#[inline(never)]
-fn remembered<T: Tables>(tables: &T, packet: &Packet) -> Option<NatForward> {
-    let key = packet.flow_key();
-    let now = tables.tick();
-    let (flow, marked) = tables.with_nat_forward(&key, |flow| {
-        let marked = flow.last_seen == now;
-        flow.last_seen = now;
-        (*flow, marked)
-    })?;
-    // No reset would tell its client, who would keep the flow alive by going on.
-    if packet.protocol != TCP && tables.backend(flow.backend).is_some_and(Backend::dead) {
-        return None;
-    }
+#[inline(always)]
+fn remembered<T: Tables>(tables: &T, packet: &Packet, service: &Service) -> Option<NatForward> {
+    let mut marked = false;
+    let flow = look(tables, packet, &mut marked)?;
     let ends = packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) != 0;
     if marked && !ends && !packet.opens() {
         return Some(flow);
     }
-    match mark(tables, packet, &flow, now) {
+    let counts = service.algorithm == algorithm::LEAST_CONNECTIONS;
+    match mark(tables, packet, &flow, counts) {
         true => Some(flow),
-        false => {
-            tables.remove_nat_forward(&key);
-            None
-        }
+        false => None,
     }
 }
 
-/// Tells the flow's other entry of the client's packet. False where the flow is no more:
-/// its entry has gone, or it would be opened anew to a backend that takes nothing new.
+/// The flow that a client's packet finds, and whether its other entry knows already that it
+/// lives. A function of its own, for a stack frame of its own.
+#[inline(never)]
+fn look<T: Tables>(tables: &T, packet: &Packet, marked: &mut bool) -> Option<NatForward> {
+    let now = tables.tick();
+    tables.with_nat_forward(&packet.flow_key(), |flow| {
+        *marked = flow.last_seen == now;
+        flow.last_seen = now;
+        *flow
+    })
+}
+
+/// Tells the flow's other entry of the client's packet. False where that has gone, and this
+/// one with it. `counts`: the service counts connections.
 ///
 /// A client that uses its numbers again (or repeats its SYN) keeps the source endpoint, so
 /// that it and the backend meet as if they were connected directly, with the backend's own
 /// rules for TIME_WAIT.
-#[inline(always)]
-fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, now: u32) -> bool {
-    let Some(backend) = tables.backend(flow.backend) else {
+#[inline(never)]
+fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, counts: bool) -> bool {
+    let Some(key) = return_key(tables, packet, flow) else {
         return false;
     };
-    let Some(source) = tables.source(flow.source_index) else {
-        return false;
-    };
-    let key = return_key(packet, flow, backend, source);
-    if packet.opens() && !backend.alive() {
-        tables.remove_nat_return(&key);
-        return false;
-    }
+    let now = tables.tick();
+    let mut opened = 0;
     let ended = tables.with_nat_return(&key, |flow| {
         if packet.opens() {
+            if counts && flow.state & nat_state::COUNTED == 0 {
+                flow.state |= nat_state::COUNTED;
+                opened = flow.backend;
+            }
             flow.state &= nat_state::COUNTED;
         }
         touch(flow, packet, nat_state::CLIENT_FIN, now)
     });
-    if let Some(id) = ended
-        && id != 0
-    {
-        tables.count_connection(id, false);
+    if opened != 0 {
+        tables.count_connection(opened, true);
     }
-    ended.is_some()
+    match ended {
+        Some(0) => true,
+        Some(id) => {
+            tables.count_connection(id, false);
+            true
+        }
+        None => {
+            tables.remove_nat_forward(&packet.flow_key());
+            false
+        }
+    }
 }
 
-/// The key of the flow's other entry; `source` is its source address.
+/// The key of a flow's backend side, from its client side; none where its backend or source
+/// address is no more.
 #[inline(always)]
-fn return_key(packet: &Packet, flow: &NatForward, backend: &Backend, source: Address) -> FlowKey {
-    FlowKey {
+fn return_key<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward) -> Option<FlowKey> {
+    let backend = tables.backend(flow.backend)?;
+    Some(FlowKey {
         source: backend.address,
-        destination: source,
+        destination: tables.source(flow.source_index)?,
         source_port: backend.port,
         destination_port: flow.source_port,
         protocol: packet.protocol,
         family: packet.family,
         reserved: 0,
-    }
+    })
 }
 
-/// Ends the flow that a packet is of, if its backend has died.
-#[inline(always)]
-fn forget_dead<T: Tables>(tables: &T, packet: &Packet) {
-    let key = packet.flow_key();
-    let Some(flow) = tables.with_nat_forward(&key, |flow| *flow) else {
-        return;
-    };
-    if let Some(backend) = tables.backend(flow.backend)
-        && backend.dead()
-    {
-        if let Some(source) = tables.source(flow.source_index) {
-            tables.remove_nat_return(&return_key(packet, &flow, backend, source));
-        }
-        tables.remove_nat_forward(&key);
+/// Forgets a flow whose backend has died, or takes nothing new and was to. A function of its own, for a stack frame of its own.
+#[inline(never)]
+fn lose<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward) {
+    if let Some(key) = return_key(tables, packet, flow) {
+        remove(tables, &key);
     }
+    tables.remove_nat_forward(&packet.flow_key());
+}
+
+/// Removes a flow's backend side, and its connection from its backend's count.
+#[inline(always)]
+fn remove<T: Tables>(tables: &T, key: &FlowKey) {
+    let counted = tables.with_nat_return(key, |flow| {
+        let counted = flow.state & nat_state::COUNTED != 0;
+        flow.state &= !nat_state::COUNTED;
+        if counted { flow.backend } else { 0 }
+    });
+    if let Some(id) = counted
+        && id != 0
+    {
+        tables.count_connection(id, false);
+    }
+    tables.remove_nat_return(key);
 }
 
 /// Takes a source endpoint for a new flow and remembers it.
@@ -219,12 +243,7 @@ pub(crate) fn open<T: Tables>(
         source_port: key.destination_port,
         reserved: 0,
     };
-    let mut claim = tables.claim_nat_forward(&packet.flow_key(), &flow);
-    if claim == Claim::Taken {
-        forget_dead(tables, packet);
-        claim = tables.claim_nat_forward(&packet.flow_key(), &flow);
-    }
-    match claim {
+    match tables.claim_nat_forward(&packet.flow_key(), &flow) {
         Claim::Won => {
             if counted {
                 tables.count_connection(id, true);
@@ -305,7 +324,7 @@ fn take_over<T: Tables>(tables: &T, key: &FlowKey, entry: &NatReturn) -> Claim {
     if let Some(service) = tables.service(old.service) {
         tables.remove_nat_forward(&forward_key(service, key, &old));
     }
-    tables.remove_nat_return(key);
+    remove(tables, key);
     tables.claim_nat_return(key, entry)
 }
 

@@ -7,6 +7,7 @@
 //! | a change moves the slot | stays: who is not remembered is its | the new owner | yes |
 //! | another change before it settles | stays | the newest owner | yes |
 //! | [`Ring::settle`]: tracked for longer than flows may idle, so all that live are remembered | `current` | | yes |
+//! | [`Ring::rehash`]: the flows' hash changes | stays | | yes, until all that live are remembered |
 //! | [`Ring::release`]: no remembered flow has another backend any more | `current` | | no |
 
 use alloc::{vec, vec::Vec};
@@ -34,7 +35,13 @@ pub struct Ring {
     since: Vec<u32>,
     tracked: usize,
     remember: Remember,
+    /// Tick at which the flows' hash changed, while some may still belong to the base of the
+    /// slot that the old one finds.
+    rehashed: Option<u32>,
 }
+
+/// Packets that had read the slot before a change, and clocks a tick apart.
+const MARGIN: u32 = 2;
 
 impl Ring {
     /// A ring that begins with these owners (0: none); their number is a power of two.
@@ -49,6 +56,7 @@ impl Ring {
             since,
             tracked,
             remember,
+            rehashed: None,
         }
     }
 
@@ -76,6 +84,7 @@ impl Ring {
             since: self.since.repeat(times),
             tracked: self.tracked * times,
             remember: self.remember,
+            rehashed: self.rehashed,
         };
         grown.change(owners, now, |_, _| {});
         grown
@@ -93,6 +102,7 @@ impl Ring {
             since: Vec::new(),
             tracked: 0,
             remember: self.remember,
+            rehashed: None,
         })
     }
 
@@ -115,6 +125,28 @@ impl Ring {
             _ => {}
         }
         self.slots[index] = new;
+    }
+
+    /// Whether flows that are not remembered may still belong where an old hash puts them.
+    pub fn is_rehashed(&self) -> bool {
+        self.rehashed.is_some()
+    }
+
+    /// The flows' hash is about to change. Flows of every slot are remembered, until all that
+    /// live must have spoken: till then the others are found by the old hash.
+    pub fn rehash(&mut self, now: u32, mut write: impl FnMut(usize, Slot)) {
+        if self.remember == Remember::Never {
+            return;
+        }
+        self.rehashed = Some(now);
+        for index in 0..self.slots.len() {
+            let slot = self.slots[index];
+            if !slot.track() {
+                let tracked = Slot::new(slot.base(), slot.current(), true);
+                self.put(index, tracked, now);
+                write(index, tracked);
+            }
+        }
     }
 
     /// Gives the slots new owners. A table of fewer slots, a power of two of them too, is
@@ -162,6 +194,9 @@ impl Ring {
             return;
         }
         self.remember = remember;
+        if remember == Remember::Never {
+            self.rehashed = None;
+        }
         for index in 0..self.slots.len() {
             let old = self.slots[index];
             let new = match remember {
@@ -180,13 +215,10 @@ impl Ring {
     /// Makes `current` the base of slots that have been tracked for longer than flows may be
     /// idle: every live flow of theirs has spoken since, and is remembered.
     pub fn settle(&mut self, idle_ticks: u32, now: u32, mut write: impl FnMut(usize, Slot)) {
-        // Packets that had read the slot before the change, and clocks a tick apart.
-        const MARGIN: u32 = 2;
+        let long_ago = |since| age(now, since) > idle_ticks.saturating_add(MARGIN);
+        self.rehashed = self.rehashed.filter(|&since| !long_ago(since));
         for (index, (slot, &since)) in self.slots.iter_mut().zip(&self.since).enumerate() {
-            if slot.track()
-                && slot.base() != slot.current()
-                && age(now, since) > idle_ticks.saturating_add(MARGIN)
-            {
+            if slot.track() && slot.base() != slot.current() && long_ago(since) {
                 *slot = Slot::new(slot.current(), slot.current(), true);
                 write(index, *slot);
             }
@@ -200,7 +232,7 @@ impl Ring {
         elsewhere: impl Fn(usize) -> bool,
         mut write: impl FnMut(usize, Slot),
     ) {
-        if self.remember == Remember::Always || self.tracked == 0 {
+        if self.remember == Remember::Always || self.tracked == 0 || self.is_rehashed() {
             return;
         }
         for index in 0..self.slots.len() {

@@ -45,7 +45,9 @@ pub(crate) fn choose<T: Tables>(
     };
     let id = match slot.track() {
         false => slot.current(),
-        true => tracked(tables, packet, index, service, hash),
+        true => tracked(tables, packet, index, service, {
+            places(tables, packet, service, hash)
+        }),
     };
     match id {
         0 => Err(no_backend(service, index)),
@@ -111,13 +113,29 @@ fn no_backend(service: &Service, index: u32) -> Stop {
 /// The hash that finds the packet's slot.
 #[inline(always)]
 pub(crate) fn hash<T: Tables>(tables: &T, packet: &Packet, service: &Service) -> u64 {
+    hash_of(tables, packet, service.hashed_ports)
+}
+
+#[inline(always)]
+fn hash_of<T: Tables>(tables: &T, packet: &Packet, hashed_ports: u32) -> u64 {
     tables.hash_key().flow(
         packet.family,
         &packet.source,
         &packet.destination,
-        packet.ports & service.hashed_ports,
+        packet.ports & hashed_ports,
         packet.protocol,
     )
+}
+
+/// Both places of a packet's flow in the ring: in the lower half that of its slot, in the upper
+/// that of the slot whose base has it if nobody remembers it.
+#[inline(always)]
+fn places<T: Tables>(tables: &T, packet: &Packet, service: &Service, hash: u64) -> u64 {
+    let base = match service.base_hashed_ports == service.hashed_ports {
+        true => hash,
+        false => hash_of(tables, packet, service.base_hashed_ports),
+    };
+    (hash & u64::from(u32::MAX)) | (base << 32)
 }
 
 #[inline(always)]
@@ -185,29 +203,23 @@ fn tracked<T: Tables>(
     packet: &Packet,
     index: u32,
     service: &Service,
-    hash: u64,
+    places: u64,
 ) -> u32 {
     let now = tables.tick();
     let key = packet.flow_key();
     let seen = tables
         .with_flow(&key, |flow| {
-            look(flow, packet, index, service.idle_ticks, now)
+            look(tables, flow, packet, (index, service), now)
         })
-        .unwrap_or(Seen {
-            backend: 0,
-            ended: 0,
-        });
+        .unwrap_or(Seen::NOTHING);
     if seen.ended != 0 {
         tables.count_connection(seen.ended, false);
     }
-    if usable(tables, seen.backend) {
+    if seen.backend != 0 {
         return seen.backend;
     }
     let silent = service.flags & service_flags::DIE_SILENTLY != 0;
     let old = packet.protocol == TCP && !packet.opens();
-    if old && seen.backend != 0 && !silent {
-        return DEAD;
-    }
     let mut flow = Flow {
         backend: 0,
         service: index,
@@ -215,15 +227,15 @@ fn tracked<T: Tables>(
         state: closing(packet),
         reserved: [0; 3],
     };
-    if old && seen.backend == 0 {
-        flow.backend = slot(tables, service, hash).map_or(0, Slot::base);
+    if old && !seen.lost {
+        flow.backend = slot(tables, service, places >> 32).map_or(0, Slot::base);
         // What the dead left behind is not remembered: there may be any amount of it.
-        if !usable(tables, flow.backend) && (flow.backend == 0 || !silent) {
+        if !silent && !usable(tables, flow.backend) {
             return if flow.backend == 0 { 0 } else { DEAD };
         }
     }
     if !usable(tables, flow.backend) {
-        flow.backend = pick(tables, packet, index, service, hash).unwrap_or(0);
+        flow.backend = pick(tables, packet, index, service, places).unwrap_or(0);
         if flow.backend == 0 {
             return 0;
         }
@@ -241,18 +253,38 @@ fn tracked<T: Tables>(
 
 /// What became of the flow that a packet may be of.
 struct Seen {
-    /// Its backend; 0: the packet is of no remembered flow.
+    /// Where the packet goes for its sake: its backend, [`DEAD`], or 0: nowhere.
     backend: u32,
     /// A backend with which a counted connection ended; 0: none.
     ended: u32,
+    /// The packet is of it, and its backend is no more: it is to go on with another.
+    lost: bool,
+}
+
+impl Seen {
+    /// There is no such flow.
+    const NOTHING: Self = Self {
+        backend: 0,
+        ended: 0,
+        lost: false,
+    };
 }
 
 /// Looks at a remembered flow, and notes the packet if it is of it.
 #[inline(always)]
-fn look(flow: &mut Flow, packet: &Packet, index: u32, idle_ticks: u32, now: u32) -> Seen {
+fn look<T: Tables>(
+    tables: &T,
+    flow: &mut Flow,
+    packet: &Packet,
+    (index, service): (u32, &Service),
+    now: u32,
+) -> Seen {
     // A SYN after more than SYNs uses the numbers again: it is of another connection.
     let another = packet.opens() && flow.state & flow_state::OPENING == 0;
-    let of_it = !another && flow.service == index && !forgettable(flow, idle_ticks, now);
+    let of_it = !another && flow.service == index && !forgettable(flow, service.idle_ticks, now);
+    let lost = of_it && !usable(tables, flow.backend);
+    let silent = service.flags & service_flags::DIE_SILENTLY != 0;
+    let told = lost && !silent && packet.protocol == TCP && !packet.opens();
     let mut state = flow.state;
     if of_it {
         if !packet.opens() {
@@ -264,7 +296,10 @@ fn look(flow: &mut Flow, packet: &Packet, index: u32, idle_ticks: u32, now: u32)
             flow.last_seen = now;
         }
     }
-    let ends = !of_it || state & flow_state::CLOSED != 0;
+    if told {
+        state |= flow_state::CLOSED;
+    }
+    let ends = !of_it || lost || state & flow_state::CLOSED != 0;
     let ended = match ends && state & flow_state::COUNTED != 0 {
         true => {
             state &= !flow_state::COUNTED;
@@ -275,9 +310,15 @@ fn look(flow: &mut Flow, packet: &Packet, index: u32, idle_ticks: u32, now: u32)
     if state != flow.state {
         flow.state = state;
     }
+    let backend = match (told, of_it && !lost) {
+        (true, _) => DEAD,
+        (_, true) => flow.backend,
+        _ => 0,
+    };
     Seen {
-        backend: if of_it { flow.backend } else { 0 },
+        backend,
         ended,
+        lost,
     }
 }
 

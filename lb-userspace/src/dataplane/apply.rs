@@ -240,6 +240,7 @@ impl Applied {
                 pool,
                 in_turns: service.algorithm == Algorithm::RoundRobin,
                 remember: services::remember(service),
+                hashed_ports: services::hashed_ports(service),
                 silent: is_silent(service),
             }
         });
@@ -252,7 +253,8 @@ impl Applied {
             }
         }
         for (_, name) in affected {
-            services.write(&mut to, name, &desired.services[name], rings.word(name))?;
+            let ring = (rings.word(name), rings.base_hashed_ports(name));
+            services.write(&mut to, name, &desired.services[name], ring)?;
         }
         for name in &go {
             services.remove(&mut to, name);

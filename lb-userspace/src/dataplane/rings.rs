@@ -45,6 +45,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) in_turns: bool,
     /// Which flows are remembered.
     pub(crate) remember: Remember,
+    /// [`lb_common::abi::Service::hashed_ports`].
+    pub(crate) hashed_ports: u32,
     /// Whether connections of the dead go on elsewhere.
     pub(crate) silent: bool,
 }
@@ -56,6 +58,9 @@ pub(crate) struct ServiceRing {
     slots: MappedArray<u64>,
     /// Slots of the table that the ring repeats.
     table: usize,
+    hashed_ports: u32,
+    /// By which flows are found that nobody remembers.
+    base_hashed_ports: u32,
     /// Slots that were changed since the janitor began to look at flows; `None` where it does
     /// not look.
     changed: Option<Vec<u32>>,
@@ -89,6 +94,11 @@ impl Rings {
         self.by_service
             .get(service)
             .map_or(0, |ring| ring_word(ring.index, ring.log2_slots()))
+    }
+
+    /// [`lb_common::abi::Service::base_hashed_ports`] of a service.
+    pub(crate) fn base_hashed_ports(&self, service: &str) -> Option<u32> {
+        self.get(service).map(|ring| ring.base_hashed_ports)
     }
 
     /// A service's ring.
@@ -140,13 +150,16 @@ impl Rings {
             match old {
                 Some(old) if old.log2_slots() >= log2 => old.change(&wanted, &owners, now, &dead),
                 old => {
-                    let ring = match old {
+                    let ring = match &old {
                         Some(old) => old.ring.grown(&owners, now),
                         None => Ring::new(&owners, wanted.remember, now),
                     };
                     let index = self.ids.take(Instant::now());
                     let (index, _) = index.context("no index is left for another ring")?;
-                    let (mut ring, array) = ServiceRing::new(index, ring)
+                    let hashed_ports = old.map_or([wanted.hashed_ports; 2], |old| {
+                        [old.hashed_ports, old.base_hashed_ports]
+                    });
+                    let (mut ring, array) = ServiceRing::new(index, ring, hashed_ports)
                         .with_context(|| format!("making the ring of {}", wanted.service))?;
                     ring.change(&wanted, &owners, now, &dead);
                     made.push((wanted.service.to_owned(), ring, array));
@@ -182,12 +195,13 @@ impl Rings {
     /// The kernel's, or no index left.
     pub(crate) fn shrink(&mut self) -> anyhow::Result<Vec<(String, u64)>> {
         let rings = self.by_service.iter();
-        let small = rings.filter_map(|(name, old)| Some((name, old.ring.shrunk(old.table)?)));
+        let small = rings
+            .filter_map(|(name, old)| Some((name, old.ring.shrunk(old.table)?, old.hashed_ports)));
         let mut made = Vec::new();
-        for (service, ring) in small.take(AT_ONCE) {
+        for (service, ring, hashed_ports) in small.take(AT_ONCE) {
             let index = self.ids.take(Instant::now());
             let (index, _) = index.context("no index is left for another ring")?;
-            let (ring, array) = ServiceRing::new(index, ring)
+            let (ring, array) = ServiceRing::new(index, ring, [hashed_ports; 2])
                 .with_context(|| format!("making the ring of {service}"))?;
             made.push((service.clone(), ring, array));
         }
@@ -243,7 +257,11 @@ impl Tables {
 }
 
 impl ServiceRing {
-    fn new(index: u32, ring: Ring) -> anyhow::Result<(Self, MapData)> {
+    fn new(
+        index: u32,
+        ring: Ring,
+        [hashed_ports, base_hashed_ports]: [u32; 2],
+    ) -> anyhow::Result<(Self, MapData)> {
         let entries = ring.slots().len() as u32;
         let array = MapData::create(
             aya_obj::Map::new_from_params(
@@ -265,6 +283,8 @@ impl ServiceRing {
             ring,
             slots,
             table: entries as usize,
+            hashed_ports,
+            base_hashed_ports,
             changed: None,
         };
         Ok((ring, array))
@@ -281,14 +301,27 @@ impl ServiceRing {
         now: u32,
         dead: &impl Fn(u32) -> bool,
     ) {
+        let hash_changes = self.hashed_ports != wanted.hashed_ports;
         let (ring, mut write) = self.writing();
         ring.set_remember(wanted.remember, now, &mut write);
+        if hash_changes {
+            ring.rehash(now, &mut write);
+        }
         ring.change(owners, now, &mut write);
         if wanted.silent {
             ring.bury(dead, &mut write);
         }
         drop(write);
         self.table = owners.len();
+        self.hashed_ports = wanted.hashed_ports;
+        self.end_rehash();
+    }
+
+    /// Once nobody is left whom the old hash finds, the new one is the base's too.
+    fn end_rehash(&mut self) {
+        if !self.ring.is_rehashed() {
+            self.base_hashed_ports = self.hashed_ports;
+        }
     }
 
     fn bury(&mut self, dead: impl Fn(u32) -> bool) {
@@ -362,5 +395,6 @@ impl ServiceRing {
         let mut write = |index: usize, slot: Slot| slots.write(index as u32, &slot.0);
         ring.settle(idle_ticks, now, &mut write);
         ring.release(|index| elsewhere[index], &mut write);
+        self.end_rehash();
     }
 }

@@ -123,7 +123,7 @@ impl Services {
         self.returns.tidy(&mut maps.returns, backends);
     }
 
-    /// Writes a service's entry, with the word of its ring, and the keys under which it is
+    /// Writes a service's entry, with what it says of its ring, and the keys under which it is
     /// found.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl Services {
         to: &mut Writing<'_>,
         name: &str,
         service: &DesiredService,
-        ring_word: u64,
+        (ring_word, base_hashed_ports): (u64, Option<u32>),
     ) -> anyhow::Result<()> {
         let key = key_of(service);
         let old = self.get(name);
@@ -149,7 +149,10 @@ impl Services {
                 index
             }
         };
-        let entry = entry(service, &key, ring_word, to.source_ports, to.sources);
+        let mut entry = entry(service, &key, ring_word, to.source_ports, to.sources);
+        if let Some(ports) = base_hashed_ports {
+            entry.base_hashed_ports = ports;
+        }
         to.maps.services.write(index, &entry);
         let applied = Applied {
             key,
@@ -357,12 +360,18 @@ fn entry(
         port_first,
         port_last,
         idle_ticks: ticks(service.idle_timeout),
-        hashed_ports: match service.algorithm {
-            Algorithm::SourceHash => 0,
-            _ => u32::MAX,
-        },
+        hashed_ports: hashed_ports(service),
+        base_hashed_ports: hashed_ports(service),
         affinity_ticks: service.affinity.map_or(0, ticks),
-        reserved2: [0; 2],
+        reserved2: 0,
+    }
+}
+
+/// [`Service::hashed_ports`] of a service.
+pub(crate) fn hashed_ports(service: &DesiredService) -> u32 {
+    match service.algorithm {
+        Algorithm::SourceHash => 0,
+        _ => u32::MAX,
     }
 }
 

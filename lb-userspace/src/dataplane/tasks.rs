@@ -134,13 +134,21 @@ fn pass(state: &Mutex<State>, janitor: &Janitor) -> std::io::Result<()> {
             .collect()
     };
     for (name, service) in services {
-        if let Some(ring) = lock(state).applied.rings.get_mut(&name) {
+        let State { maps, applied, .. } = &mut *lock(state);
+        if let Some(ring) = applied.rings.get_mut(&name) {
             let live = pass.by_service.get(&service.index);
             ring.end_pass(
                 live.map_or(&[], Vec::as_slice),
                 service.idle_ticks,
                 pass.tick,
             );
+            let mut entry = maps.services.read(service.index);
+            if let Some(ports) = applied.rings.base_hashed_ports(&name)
+                && entry.base_hashed_ports != ports
+            {
+                entry.base_hashed_ports = ports;
+                maps.services.write(service.index, &entry);
+            }
         }
     }
     let mut state = lock(state);

@@ -288,8 +288,8 @@ fn connections_of_a_dead_backend() -> Result<()> {
         for &(kind, other) in &others {
             let request = kind.request();
             let verdict = match (kind.protocol, kind.mode) {
-                // A connection cannot be translated to a backend that does not know it.
-                (Protocol::Tcp, Mode::FullNat) => Verdict::Drop(Reason::BackendDead),
+                // It was forgotten when its client was told.
+                (Protocol::Tcp, Mode::FullNat) => Verdict::Drop(Reason::UnknownFlow),
                 _ => elsewhere(kind, other, request.clone()),
             };
             one(kind, "told to be silent", request, verdict).check(world)?;
