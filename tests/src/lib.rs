@@ -3,5 +3,7 @@
 pub mod agent;
 pub mod conversations;
 pub mod cpu;
+pub mod held;
+pub mod scene;
 pub mod web;
 pub mod wire;

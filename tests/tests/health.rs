@@ -104,6 +104,8 @@ fn health_does_not_empty_a_pool() -> Result<()> {
     scene.agent.wait_for("web", &ALL)?;
     let pool = scene.agent.pools()?.remove("web").expect("the pool");
     assert!(pool.below_health_floor);
+    let below = r#"weir_pool_below_health_floor{pool="web"}"#;
+    assert_eq!(scene.agent.metric(below)?, 1);
     assert!(
         scene
             .agent
@@ -114,6 +116,7 @@ fn health_does_not_empty_a_pool() -> Result<()> {
     config.health_floor_percent = 0;
     scene.agent.change("PUT", "/v1/pools/web", &json!(config))?;
     scene.agent.wait_for("web", &["be3"])?;
+    assert_eq!(scene.agent.metric(below)?, 0);
     only(&scene, &["be3"])
 }
 

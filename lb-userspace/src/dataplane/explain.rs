@@ -107,10 +107,14 @@ pub(crate) fn explain(
     if service.mode == mode::FULL_NAT {
         let known: Option<NatForward> = batch::lookup(janitor.nat_forward.fd(), &flow)?;
         explanation.remembered = known.and_then(|flow| named(flow.backend));
-        explanation.backend = explanation.remembered.clone();
-        explanation.why = match known {
-            Some(_) => "full-nat remembers every flow, and this one",
-            None => "full-nat remembers every flow, but not this one: only a new one is let in",
+        let dead = known.is_some_and(|flow| applied.backends.is_dead(flow.backend));
+        explanation.backend = explanation.remembered.clone().filter(|_| !dead);
+        explanation.why = match (known, dead) {
+            (Some(_), false) => "full-nat remembers every flow, and this one",
+            (Some(_), true) => "the flow is remembered; but its backend is dead",
+            (None, _) => {
+                "full-nat remembers every flow, but not this one: only a new one is let in"
+            }
         }
         .into();
         return Ok(explanation);
@@ -130,8 +134,16 @@ pub(crate) fn explain(
             flow.backend,
             "the flow is remembered, and goes where it went",
         ),
+        (true, None) if protocol == Protocol::Udp => {
+            explanation.backend = explanation.new_flows.clone();
+            explanation.why = "the flow is not remembered: it is a new one".into();
+            return Ok(explanation);
+        }
         (true, None) => (
-            slot.base(),
+            // Until all must have spoken after a change of the hash, the old one finds it.
+            ring.slot_of(janitor.hash_key.of(&flow, service.base_hashed_ports))
+                .1
+                .base(),
             "the slot is tracked and the flow is not remembered: it belongs to the slot's base",
         ),
     };
