@@ -27,6 +27,9 @@ use super::{listener::Listener, local::Worker, snapshot::Snapshot};
 /// How often connections to backends are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Connections that have given so much memory back that the kernel is to get it.
+const MANY: u32 = 1000;
+
 /// How often a worker that ends looks whether it can.
 const WAIT: Duration = Duration::from_millis(20);
 
@@ -111,6 +114,12 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         worker.sweep();
+        // What they held lies between what they still hold, where the allocator would keep it.
+        if worker.parked.get() >= MANY {
+            worker.parked.set(0);
+            // SAFETY: it takes the allocator's own locks, and moves nothing that is in use.
+            unsafe { libc::malloc_trim(0) };
+        }
     }
 }
 

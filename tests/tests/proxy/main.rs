@@ -4,6 +4,7 @@ mod basics;
 mod drains;
 mod failures;
 mod grpc;
+mod idle;
 mod malformed;
 mod routes;
 mod scene;

@@ -24,6 +24,8 @@ use crate::{
 enum End {
     /// hyper has nothing left to do, or gave up.
     Done,
+    /// The answer broke off: the client must not take it for a whole one.
+    Broken,
     /// Nothing goes on, and nothing is under way.
     Idle,
     /// Something took too long.
@@ -49,8 +51,9 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
             let watch = Watch::new(link, &http);
             let mut told = false;
             poll_fn(|cx| {
-                if Pin::new(&mut *connection).poll(cx).is_ready() {
-                    return Poll::Ready(End::Done);
+                if let Poll::Ready(done) = Pin::new(&mut *connection).poll(cx) {
+                    let broken = done.is_err_and(|error| error.is_user());
+                    return Poll::Ready(if broken { End::Broken } else { End::Done });
                 }
                 if link.listener.is_closing() && !told {
                     told = true;
@@ -73,11 +76,14 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
                     None => linger(link, stream).await,
                 };
             }
+            End::Broken => return stream.reset(),
             End::Late => return,
             End::Idle => {}
         }
         bytes = parts.read_buf;
         if bytes.is_empty() {
+            let parked = &link.worker.parked;
+            parked.set(parked.get() + 1);
             let timer = Timer::after(&link.worker.timers, http.timeouts.keepalive);
             match read_some(link, &mut stream, &timer).await {
                 Some(more) => bytes = more,
@@ -119,9 +125,13 @@ impl<'a> Watch<'a> {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<End> {
         let link = self.link;
         let idle = link.in_flight.get() == 0 && !link.traffic.is_blocked();
-        // Whatever follows a chunked request must begin anew, for the guard to see it.
-        if idle && link.traffic.guard.is_lost() && !link.body_open.get() {
-            return Poll::Ready(End::Idle);
+        // Whatever follows a chunked request must begin anew, for the guard to see it. Where its
+        // body was not read to the end, that cannot be.
+        if idle && link.traffic.guard.is_lost() {
+            return Poll::Ready(match link.body_open.get() {
+                true => End::Done,
+                false => End::Idle,
+            });
         }
         while self.timer.poll(cx).is_ready() {
             if let Some(end) = self.look(idle) {

@@ -4,9 +4,11 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
@@ -71,6 +73,13 @@ impl Stream {
         match self {
             Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
         }
+    }
+
+    /// Has the other end see a break, and no end, when this is closed.
+    pub(crate) fn reset(self) {
+        let Stream::Plain(tcp) = self;
+        // Where it fails the connection is gone already.
+        let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Reads straight into hyper's buffer, and has what was read looked at.
