@@ -57,7 +57,7 @@ impl From<Refused> for Error {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Refused::Proxy(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refused::DataPlane(_) | Refused::Listen(_) => StatusCode::CONFLICT,
+            Refused::DataPlane(_) | Refused::Unready(_) => StatusCode::CONFLICT,
             Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
         let message = refused.to_string();

@@ -14,17 +14,45 @@ use super::{
     headers::request_id::RequestIds,
     listen::Listeners,
     route::{Action, FixedAnswer, Table},
-    snapshot::{Listener, Member, Pool, Service, Snapshot},
+    snapshot::{Listener, Member, Pool, Service, ServiceTls, Snapshot},
     stats::ServiceStats,
+    tls::{self, BadFile, IdentityHeaders, Passthrough, Reload as _},
 };
 use crate::{
-    config::{Config, http::Http},
+    config::{self, Config, Tls},
     dataplane::identity_at,
     desired::{Desired, DesiredPool},
 };
 
 /// A backend by pool, name and address.
 type Key = (String, String, SocketAddr);
+
+/// Why a configuration cannot be used here and now.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// A file of a service's TLS.
+    #[error("services.{0}.tls.{field}: {1}", field = .1.field)]
+    Tls(String, BadFile),
+    /// A file of a pool's TLS.
+    #[error("pools.{0}.http.tls.{field}: {1}", field = .1.field)]
+    Pool(String, BadFile),
+    /// Something else of a service.
+    #[error("services.{0}: {1:#}")]
+    Service(String, anyhow::Error),
+}
+
+fn service_tls(name: &str, config: &Tls) -> Result<ServiceTls, Unusable> {
+    let server = tls::Server::new(config);
+    let auth = config.client_auth.as_ref();
+    let identity = auth.map(|auth| IdentityHeaders::new(&auth.headers));
+    Ok(ServiceTls {
+        config: config.clone(),
+        server: server.map_err(|error| Unusable::Tls(name.to_owned(), error))?,
+        passthrough: Passthrough::new(&config.passthrough),
+        identity: (identity.transpose())
+            .map_err(|error| Unusable::Service(name.to_owned(), error))?,
+    })
+}
 
 /// What outlives a snapshot.
 pub(crate) struct Registry {
@@ -67,13 +95,13 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// What the configuration's checks would have refused.
+    /// Certificates that cannot be used; or what the configuration's checks would have refused.
     pub(crate) fn snapshot(
         &mut self,
         config: &Config,
         desired: &Desired,
         listeners: &Listeners,
-    ) -> anyhow::Result<Snapshot> {
+    ) -> Result<Snapshot, Unusable> {
         let mut pools = HashMap::new();
         let mut services = HashMap::new();
         let mut snapshot = BTreeMap::new();
@@ -85,14 +113,17 @@ impl Registry {
             let Some(sockets) = listeners.get(&address) else {
                 continue;
             };
-            let names = std::iter::once(local.pool.as_str()).chain(service.http.pools());
+            let passed = service.tls.iter().flat_map(|tls| tls.passthrough.values());
+            let names = std::iter::once(local.pool.as_str())
+                .chain(service.http.pools())
+                .chain(passed.map(String::as_str));
             let mut of_service: Vec<Arc<Pool>> = Vec::new();
             for pool in names {
                 if of_service.iter().all(|known| known.name != pool) {
-                    of_service.push(self.pool(config, desired, pool, &mut pools));
+                    of_service.push(self.pool(config, desired, pool, &mut pools)?);
                 }
             }
-            let compiled = self.compile(name, &service.http, of_service)?;
+            let compiled = self.compile(name, service, of_service)?;
             services.insert(name.clone(), compiled.clone());
             let listener = Listener {
                 sockets: sockets.clone(),
@@ -116,23 +147,49 @@ impl Registry {
         })
     }
 
+    /// Reads certificates again that have changed.
+    pub(crate) fn refresh(&self) {
+        for (name, service) in &self.services {
+            let server = service.tls.as_ref().and_then(|tls| tls.server.as_ref());
+            if let Some(server) = server {
+                report("service", name, server.refresh());
+            }
+        }
+        for (name, (_, pool)) in &self.pools {
+            if let Some(tls) = &pool.tls {
+                report("pool", name, tls.refresh());
+            }
+        }
+    }
+
     /// A service as it was, if nothing of it has changed.
     fn compile(
         &mut self,
         name: &str,
-        http: &Http,
+        config: &config::Service,
         pools: Vec<Arc<Pool>>,
-    ) -> anyhow::Result<Arc<Service>> {
-        if let Some(old) = self.services.get(name) {
+    ) -> Result<Arc<Service>, Unusable> {
+        let http = &config.http;
+        let old = self.services.get(name);
+        // Sessions and tickets live on with it.
+        let old_tls = old.and_then(|old| old.tls.clone());
+        let same_tls = old_tls.as_ref().map(|old| &old.config) == config.tls.as_ref();
+        if let Some(old) = old {
             let same = old.pools.len() == pools.len()
                 && (old.pools.iter().zip(&pools)).all(|(old, new)| Arc::ptr_eq(old, new));
-            if same && *old.http == *http {
+            if same && same_tls && *old.http == *http {
                 return Ok(old.clone());
             }
         }
+        let tls = match &config.tls {
+            _ if same_tls => old_tls,
+            Some(tls) => Some(Arc::new(service_tls(name, tls)?)),
+            None => None,
+        };
+        let unusable = |error: anyhow::Error| Unusable::Service(name.to_owned(), error);
         let stats = self.stats.entry(name.to_owned());
         let stats = stats.or_insert_with(|| Arc::new(ServiceStats::new(self.workers)));
-        let routes = Table::new(http)?;
+        let routes = Table::new(http).map_err(unusable)?;
         let place = |name: &str| pools.iter().position(|pool| pool.name == name).unwrap_or(0);
         let targets = routes.routes().iter().map(|route| match &route.action {
             Action::Pools(pools) => (pools.iter())
@@ -143,8 +200,9 @@ impl Registry {
         Ok(Arc::new(Service {
             name: name.to_owned(),
             targets: targets.collect(),
-            unavailable: FixedAnswer::new(&http.unavailable)?,
-            request_ids: RequestIds::new(&http.request_id)?,
+            unavailable: FixedAnswer::new(&http.unavailable).map_err(unusable)?,
+            request_ids: RequestIds::new(&http.request_id).map_err(unusable)?,
+            tls,
             routes,
             http: Arc::new(http.clone()),
             pools,
@@ -159,9 +217,9 @@ impl Registry {
         desired: &Desired,
         name: &str,
         made: &mut HashMap<String, (Arc<DesiredPool>, Arc<Pool>)>,
-    ) -> Arc<Pool> {
+    ) -> Result<Arc<Pool>, Unusable> {
         if let Some((_, pool)) = made.get(name) {
-            return pool.clone();
+            return Ok(pool.clone());
         }
         let settings = config.pools.get(name);
         let http = settings.map(|pool| pool.http.clone()).unwrap_or_default();
@@ -174,8 +232,19 @@ impl Registry {
         {
             let pool = pool.clone();
             made.insert(name.to_owned(), (backends, pool.clone()));
-            return pool;
+            return Ok(pool);
         }
+        let old = self.pools.get(name).map(|(_, pool)| pool);
+        let old = old.filter(|old| old.http.tls == http.tls && old.http.version == http.version);
+        let tls = match (&http.tls, old) {
+            (Some(_), Some(old)) => old.tls.clone(),
+            (Some(tls), None) => {
+                let made = tls::Backend::new(tls, http.version);
+                let made = made.map_err(|error| Unusable::Pool(name.to_owned(), error))?;
+                Some(Arc::new(made))
+            }
+            (None, _) => None,
+        };
         let members: Vec<Member> = backends
             .iter()
             .map(|(backend, desired)| {
@@ -197,13 +266,14 @@ impl Registry {
         let pool = Arc::new(Pool {
             name: name.to_owned(),
             http: Arc::new(http),
+            tls,
             floor_percent,
             members,
             turns,
             slots,
         });
         made.insert(name.to_owned(), (backends, pool.clone()));
-        pool
+        Ok(pool)
     }
 }
 
@@ -227,4 +297,12 @@ fn tables(members: &[Member]) -> (Vec<u32>, Vec<u32>) {
         places(maglev::in_turns(&taking, size)),
         places(maglev::build(&taking, size)),
     )
+}
+
+fn report(what: &str, name: &str, refreshed: Result<bool, BadFile>) {
+    match refreshed {
+        Ok(false) => {}
+        Ok(true) => tracing::info!(what, name, "certificates were read again"),
+        Err(error) => tracing::error!(what, name, "the old certificates stay: {error}"),
+    }
 }

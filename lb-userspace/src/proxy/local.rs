@@ -89,10 +89,14 @@ impl Worker {
         let mut upstreams = self.upstreams.borrow_mut();
         let upstream = |backend: &Arc<Backend>| {
             let upstream = upstreams.entry(Arc::as_ptr(backend)).or_insert_with(|| {
-                let http = plan.http.clone();
-                Upstream::new(backend.clone(), http, self.number, self.timers.clone())
+                Upstream::new(
+                    backend.clone(),
+                    plan.clone(),
+                    self.number,
+                    self.timers.clone(),
+                )
             });
-            upstream.set_http(&plan.http);
+            upstream.set_pool(plan);
             upstream.clone()
         };
         Rc::new(LocalPool {

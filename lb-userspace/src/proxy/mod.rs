@@ -40,6 +40,7 @@ use tokio::sync::watch;
 
 use self::{compile::Registry, listen::Listeners, snapshot::Snapshot};
 pub use self::{
+    compile::Unusable,
     listen::ListenError,
     stats::{BackendHttpCounters, HttpCounters},
 };
@@ -47,6 +48,17 @@ use crate::{config::Config, desired::Desired};
 
 /// How long the workers may take to take a snapshot over before nobody waits for them.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a change cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Unready {
+    /// A VIP cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Something that the configuration names cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+}
 
 /// The proxy, as the state owner holds it. Its workers start with the first service.
 pub struct Proxy {
@@ -62,8 +74,11 @@ struct Running {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A change that can be made: every socket that it needs is there.
-pub struct Prepared(Listeners);
+/// A change that can be made: every socket and certificate that it needs is there.
+pub struct Prepared {
+    listeners: Listeners,
+    snapshot: Snapshot,
+}
 
 impl Proxy {
     /// A proxy of so many workers, which serves nothing yet; 0: as many as there are CPUs.
@@ -80,41 +95,43 @@ impl Proxy {
         }
     }
 
-    /// Gets ready for a change: binds what is not bound yet, and starts the workers.
+    /// Gets ready for a change: binds what is not bound yet, and reads certificates.
     ///
     /// # Errors
     ///
-    /// A VIP cannot be listened on; nothing has changed then.
-    pub fn prepare(&mut self, desired: &Desired) -> Result<Prepared, ListenError> {
+    /// See [`Unready`]; nothing has changed then.
+    pub fn prepare(&mut self, config: &Config, desired: &Desired) -> Result<Prepared, Unready> {
         let services = desired.local.iter().map(|(name, local)| {
             let address = SocketAddr::new(local.address, local.port);
             (name.as_str(), address)
         });
-        self.listeners.with(services, self.workers).map(Prepared)
+        let listeners = self.listeners.with(services, self.workers)?;
+        let snapshot = self.registry.snapshot(config, desired, &listeners)?;
+        Ok(Prepared {
+            listeners,
+            snapshot,
+        })
     }
 
     /// Makes a change; the workers have taken it over when this returns.
     ///
     /// # Errors
     ///
-    /// The workers cannot be started, or the configuration was not checked.
-    pub fn commit(
-        &mut self,
-        prepared: Prepared,
-        config: &Config,
-        desired: &Desired,
-    ) -> anyhow::Result<()> {
-        self.listeners = prepared.0;
-        if self.running.is_none() && desired.local.is_empty() {
-            return Ok(());
-        }
-        let snapshot = self.registry.snapshot(config, desired, &self.listeners)?;
+    /// The workers cannot be started.
+    pub fn commit(&mut self, prepared: Prepared) -> anyhow::Result<()> {
+        self.listeners = prepared.listeners;
         let running = match &mut self.running {
             Some(running) => running,
+            None if prepared.snapshot.listeners.is_empty() => return Ok(()),
             none => none.insert(Running::start(self.workers)?),
         };
-        running.publish(snapshot);
+        running.publish(prepared.snapshot);
         Ok(())
+    }
+
+    /// Reads certificates again that have changed; connections keep theirs.
+    pub fn refresh(&self) {
+        self.registry.refresh();
     }
 
     /// What was done for a service.

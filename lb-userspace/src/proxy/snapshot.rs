@@ -8,9 +8,13 @@ use super::{
     listen::Sockets,
     route::{FixedAnswer, Table},
     stats::ServiceStats,
+    tls::{self, IdentityHeaders, Passthrough},
 };
 use crate::{
-    config::http::{Http, PoolHttp},
+    config::{
+        Tls,
+        http::{Http, PoolHttp},
+    },
     desired::Condition,
 };
 
@@ -43,10 +47,24 @@ pub(crate) struct Service {
     pub(crate) unavailable: FixedAnswer,
     /// How requests get their id, if they do.
     pub(crate) request_ids: Option<RequestIds>,
+    /// TLS with its clients, if it is spoken.
+    pub(crate) tls: Option<Arc<ServiceTls>>,
     /// The pools that requests may go to; the first is its own, or its fallback.
     pub(crate) pools: Vec<Arc<Pool>>,
     /// What it has done.
     pub(crate) stats: Arc<ServiceStats>,
+}
+
+/// TLS with a service's clients.
+pub(crate) struct ServiceTls {
+    /// What it was made of.
+    pub(crate) config: Tls,
+    /// Certificates; none where all names are passed through.
+    pub(crate) server: Option<tls::Server>,
+    /// Names whose connections go on as they are.
+    pub(crate) passthrough: Passthrough,
+    /// Headers that say who the client is.
+    pub(crate) identity: Option<IdentityHeaders>,
 }
 
 /// A pool's backends as they may be used.
@@ -55,6 +73,8 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     /// How its backends are spoken to.
     pub(crate) http: Arc<PoolHttp>,
+    /// TLS with them, if it is spoken.
+    pub(crate) tls: Option<Arc<tls::Backend>>,
     /// Percent of it that outlier ejection leaves in use.
     pub(crate) floor_percent: u8,
     /// All of them.

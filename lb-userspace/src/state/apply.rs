@@ -84,7 +84,7 @@ impl Owner {
             return Ok(());
         }
         let back = self.desired.change(delta.clone());
-        let ready = for_proxy.then(|| self.proxy.prepare(&self.desired));
+        let ready = for_proxy.then(|| self.proxy.prepare(self.live.config(), &self.desired));
         let ready = match ready.transpose() {
             Ok(ready) => ready,
             Err(error) => {
@@ -93,8 +93,7 @@ impl Owner {
             }
         };
         let Err(error) = self.dataplane.change(delta) else {
-            let config = self.live.config();
-            let commit = |ready| self.proxy.commit(ready, config, &self.desired);
+            let commit = |ready| self.proxy.commit(ready);
             return ready.map_or(Ok(()), commit).map_err(Refused::Proxy);
         };
         self.desired.change(back.clone());

@@ -25,7 +25,7 @@ use self::{drains::Name, owner::Owner};
 use crate::{
     config::{Config, Draft, Problems},
     dataplane::{ApplyError, Explanation, Question},
-    proxy::ListenError,
+    proxy::Unready,
 };
 
 /// Why a change was not made; nothing was changed.
@@ -48,9 +48,9 @@ pub enum Refused {
     /// It was to be made with others, and the data path could not make them.
     #[error("a change that came at the same time failed in the data path, and this one with it")]
     Together,
-    /// A VIP cannot be listened on.
+    /// The proxy cannot get ready for it.
     #[error(transparent)]
-    Listen(#[from] ListenError),
+    Unready(#[from] Unready),
     /// The proxy's workers cannot be started.
     #[error("the HTTP proxy: {0:#}")]
     Proxy(anyhow::Error),

@@ -279,6 +279,7 @@ impl Owner {
 
     /// Once a second: drains and ramps move on, and what the kernel has refused is tried again.
     fn step(&mut self) {
+        self.proxy.refresh();
         let mut pools = self.ramps.advance();
         let (live, dataplane, proxy) = (&self.live, &self.dataplane, &self.proxy);
         pools.extend(self.drains.advance(|pool, backend| {

@@ -8,4 +8,5 @@ mod idle;
 mod malformed;
 mod routes;
 mod scene;
+mod tls;
 mod tunnels;

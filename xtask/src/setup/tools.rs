@@ -31,6 +31,7 @@ const TOOLS: &[Tool] = &[
         "shows whether a network is joined as it should be",
     ),
     tool("curl", "curl", "is a real HTTP client"),
+    tool("openssl", "openssl", "makes certificates"),
     tool("wrk", "wrk", "makes HTTP load"),
     tool(
         "/usr/lib/postgresql/*/bin/pgbench",

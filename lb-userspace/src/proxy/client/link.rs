@@ -1,14 +1,15 @@
 //! What is known of a client's connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
 
 use crate::proxy::{
-    io::Traffic, listener::Listener, local::Worker, stats::ServiceStats, tunnel::Tunnel,
+    io::Traffic, listener::Listener, local::Worker, stats::ServiceStats, tls::ClientIdentity,
+    tunnel::Tunnel,
 };
 
 /// A client's connection.
@@ -31,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) body_open: Cell<bool>,
     /// HTTP/1: what the connection is to become.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
+    tls: Cell<bool>,
+    identity: RefCell<Option<ClientIdentity>>,
     /// Of the service that accepted it.
     stats: Arc<ServiceStats>,
 }
@@ -53,6 +56,8 @@ impl Link {
             requests: Cell::new(0),
             body_open: Cell::new(false),
             tunnel: RefCell::default(),
+            tls: Cell::new(false),
+            identity: RefCell::default(),
             stats,
         })
     }
@@ -61,7 +66,22 @@ impl Link {
 impl Link {
     /// Whether it is encrypted.
     pub(crate) fn is_tls(&self) -> bool {
-        false
+        self.tls.get()
+    }
+
+    /// It is encrypted.
+    pub(super) fn set_tls(&self) {
+        self.tls.set(true);
+    }
+
+    /// What the client's certificate says.
+    pub(super) fn set_identity(&self, identity: ClientIdentity) {
+        *self.identity.borrow_mut() = Some(identity);
+    }
+
+    /// See [`Link::set_identity`].
+    pub(crate) fn identity(&self) -> Ref<'_, Option<ClientIdentity>> {
+        self.identity.borrow()
     }
 }
 

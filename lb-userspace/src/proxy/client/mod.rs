@@ -4,6 +4,7 @@ mod h1;
 mod h2;
 mod linger;
 mod link;
+mod tls;
 
 use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, task::Poll};
 
@@ -29,10 +30,18 @@ pub(crate) async fn serve(
     peer: SocketAddr,
 ) {
     let service = listener.service();
-    let wait = service.plan.http.timeouts.header;
+    let plan = service.plan.clone();
     drop(service);
     let link = Link::new(worker, listener, peer);
-    let mut stream = Stream::Plain(tcp);
+    let mut stream = match &plan.tls {
+        None => Stream::Plain(tcp),
+        Some(tls) => match tls::accept(&link, &plan, tls, tcp).await {
+            Some(stream) => stream,
+            None => return,
+        },
+    };
+    let wait = plan.http.timeouts.header;
+    drop(plan);
     match first_bytes(&link, &mut stream, wait).await {
         None => {}
         Some(bytes) if bytes.starts_with(PREFACE) => h2::serve(&link, stream, bytes).await,

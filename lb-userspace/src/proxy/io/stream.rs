@@ -13,11 +13,33 @@ use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::{client, server};
 
 /// A connection.
 pub(crate) enum Stream {
     /// As it is.
     Plain(TcpStream),
+    /// TLS with a client.
+    Server(Box<server::TlsStream<TcpStream>>),
+    /// TLS with a backend.
+    Client(Box<client::TlsStream<TcpStream>>),
+}
+
+/// The same for every kind.
+macro_rules! each {
+    ($stream:expr, $io:ident => $do:expr) => {
+        match $stream {
+            Stream::Plain($io) => $do,
+            Stream::Server($io) => {
+                let $io = &mut **$io;
+                $do
+            }
+            Stream::Client($io) => {
+                let $io = &mut **$io;
+                $do
+            }
+        }
+    };
 }
 
 impl Stream {
@@ -27,9 +49,7 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-        }
+        each!(self, io => Pin::new(io).poll_read(cx, buffer))
     }
 
     /// Writes what it can.
@@ -38,9 +58,7 @@ impl Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-        }
+        each!(self, io => Pin::new(io).poll_write(cx, bytes))
     }
 
     /// Writes what it can of several pieces.
@@ -49,37 +67,37 @@ impl Stream {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
-        }
+        each!(self, io => Pin::new(io).poll_write_vectored(cx, pieces))
     }
 
     /// Whether several pieces cost no more than one.
     pub(crate) fn is_write_vectored(&self) -> bool {
         match self {
             Stream::Plain(tcp) => tcp.is_write_vectored(),
+            Stream::Server(tls) => tls.is_write_vectored(),
+            Stream::Client(tls) => tls.is_write_vectored(),
         }
     }
 
     /// Writes what was kept back.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-        }
+        each!(self, io => Pin::new(io).poll_flush(cx))
     }
 
     /// Says that nothing more will be written.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-        }
+        each!(self, io => Pin::new(io).poll_shutdown(cx))
     }
 
     /// Has the other end see a break, and no end, when this is closed.
     pub(crate) fn reset(self) {
-        let Stream::Plain(tcp) = self;
+        let tcp = match &self {
+            Stream::Plain(tcp) => tcp,
+            Stream::Server(tls) => tls.get_ref().0,
+            Stream::Client(tls) => tls.get_ref().0,
+        };
         // Where it fails the connection is gone already.
-        let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Reads straight into hyper's buffer, and has what was read looked at.

@@ -57,7 +57,7 @@ pub(super) struct Times {
     pub(super) over: u32,
 }
 
-/// Tries.
+/// Tries; `request` is made as HTTP/1 or as HTTP/2 has it.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub(super) struct Times {
 pub(super) async fn attempt(
     upstream: &Rc<Upstream>,
     timers: &Rc<Timers>,
-    request: Request<RequestBody>,
+    request: impl FnOnce(bool) -> Request<RequestBody>,
     source: Option<&Rc<Source>>,
     times: &Times,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
@@ -75,6 +75,7 @@ pub(super) async fn attempt(
             ConnectError::Breaker => Failure::Breaker,
             error => Failure::Connect(error),
         })?;
+    let request = request(lease.is_two());
     let deadline = Deadline::new(timers, source, times);
     let over = |cx: &mut Context<'_>| deadline.poll(cx);
     let answered = match &mut lease {

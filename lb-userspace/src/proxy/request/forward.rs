@@ -19,17 +19,14 @@ use super::{
     reply::{FromBackend, Reply},
     retry::{Retrying, allows, is_idempotent},
 };
-use crate::{
-    config::http::HttpVersion,
-    proxy::{
-        balance::{Tried, pick},
-        headers::connection,
-        local::LocalPool,
-        route::Route,
-        timers::ticks,
-        tunnel::Tunnel,
-        upstream::Lease,
-    },
+use crate::proxy::{
+    balance::{Tried, pick},
+    headers::connection,
+    local::LocalPool,
+    route::Route,
+    timers::ticks,
+    tunnel::Tunnel,
+    upstream::Lease,
 };
 
 /// What a backend is asked, without the body.
@@ -150,7 +147,11 @@ async fn tries(
         let Some(this) = this else {
             return Err(Failure::Unsent);
         };
-        let request = for_backend(this, body, upstream.http().version);
+        let scheme = match pool.plan.tls {
+            Some(_) => uri::Scheme::HTTPS,
+            None => uri::Scheme::HTTP,
+        };
+        let request = |two: bool| for_backend(this, body, two.then_some(scheme));
         exchange.goes_to(pool, &upstream);
         let source = exchange.source.as_ref();
         let failure = match attempt(&upstream, &timers, request, source, &times).await {
@@ -206,19 +207,19 @@ fn may_again(
     retrying.is_some()
 }
 
-/// The request as the backend's version of HTTP has it.
-fn for_backend(head: Head, body: RequestBody, version: HttpVersion) -> Request<RequestBody> {
+/// The request as the backend's version of HTTP has it: with a scheme in HTTP/2.
+fn for_backend(head: Head, body: RequestBody, two: Option<uri::Scheme>) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.headers_mut() = head.headers;
     let path = head.uri.path_and_query().cloned();
     let mut uri = uri::Parts::default();
     uri.path_and_query = path;
-    if version == HttpVersion::Http2 {
+    if let Some(scheme) = two {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(HOST);
         uri.authority = host.and_then(|host| host.as_bytes().try_into().ok());
-        uri.scheme = uri.authority.as_ref().map(|_| uri::Scheme::HTTP);
+        uri.scheme = uri.authority.as_ref().map(|_| scheme);
     }
     *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     request

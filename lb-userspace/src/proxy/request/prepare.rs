@@ -159,6 +159,10 @@ fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
         host: &host,
     };
     service.http.forwarded.apply(&mut parts.headers, &hop);
+    let identity = service.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+    if let (Some(headers), Some(identity)) = (identity, &*link.identity()) {
+        headers.apply(&mut parts.headers, identity);
+    }
     parts.version = Version::HTTP_11;
 }
 

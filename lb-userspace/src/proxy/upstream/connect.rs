@@ -3,6 +3,7 @@
 use std::{future::poll_fn, io, pin::pin, rc::Rc, task::Poll};
 
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{H1, H2, Lease, Upstream, h2::MAX_STREAMS};
 use crate::{
@@ -38,18 +39,10 @@ impl Upstream {
         self: &Rc<Self>,
         timeout: std::time::Duration,
     ) -> Result<Lease, ConnectError> {
-        if self.http.borrow().version == HttpVersion::Http2 {
-            if let Some(stream) = self.open_stream() {
-                return Ok(Lease::H2(stream));
-            }
-        } else {
-            // Polled where it will be used, so that the news of its end come here.
-            let idle = poll_fn(|cx| Poll::Ready(self.take_idle(cx))).await;
-            if let Some(h1) = idle {
-                return Ok(Lease::H1(h1, self.clone()));
-            }
+        if let Some(lease) = self.take_ready().await {
+            return Ok(lease);
         }
-        let breaker = self.http.borrow().circuit_breaker;
+        let breaker = self.pool.borrow().http.circuit_breaker;
         if breaker
             .pending
             .is_some_and(|most| self.backend.pending() >= most)
@@ -66,38 +59,43 @@ impl Upstream {
         .await
     }
 
+    /// A connection that is there.
+    async fn take_ready(self: &Rc<Self>) -> Option<Lease> {
+        if self.two.get() {
+            return self.open_stream().map(Lease::H2);
+        }
+        // Polled where it will be used, so that the news of its end come here.
+        let idle = poll_fn(|cx| Poll::Ready(self.take_idle(cx))).await;
+        idle.map(|h1| Lease::H1(h1, self.clone()))
+    }
+
     async fn wait_or_make(self: &Rc<Self>) -> Result<Lease, ConnectError> {
         loop {
-            let http = self.http();
-            let two = http.version == HttpVersion::Http2;
-            let full = (http.circuit_breaker.connections)
-                .is_some_and(|most| self.backend.connections() >= most);
-            if full || (two && self.connecting.get()) {
-                self.wait().await;
-                let ready = match two {
-                    true => self.open_stream().map(Lease::H2),
-                    false => poll_fn(|cx| Poll::Ready(self.take_idle(cx)))
-                        .await
-                        .map(|h1| Lease::H1(h1, self.clone())),
-                };
-                if let Some(lease) = ready {
-                    return Ok(lease);
-                }
-                continue;
+            let most = self.pool.borrow().http.circuit_breaker.connections;
+            let full = most.is_some_and(|most| self.backend.connections() >= most);
+            if !full && !(self.two.get() && self.connecting.get()) {
+                return self.make().await;
             }
-            if !two {
-                let held = self.hold_connection();
-                let io = UpstreamIo(self.connect().await?);
-                return Ok(Lease::H1(H1::new(io, held).await?, self.clone()));
+            self.wait().await;
+            if let Some(lease) = self.take_ready().await {
+                return Ok(lease);
             }
-            let connecting = Connecting::begin(self);
-            let held = self.hold_connection();
-            let io = UpstreamIo(self.connect().await?);
-            let h2 = H2::new(io, held, &self.timers).await?;
-            self.shared.borrow_mut().push(h2.clone());
-            drop(connecting);
-            return Ok(Lease::H2(h2.stream(false, self)));
         }
+    }
+
+    async fn make(self: &Rc<Self>) -> Result<Lease, ConnectError> {
+        let connecting = self.two.get().then(|| Connecting::begin(self));
+        let held = self.hold_connection();
+        let (stream, two) = self.connect().await?;
+        self.two.set(two);
+        let io = UpstreamIo(stream);
+        if !two {
+            return Ok(Lease::H1(H1::new(io, held).await?, self.clone()));
+        }
+        let h2 = H2::new(io, held, &self.timers).await?;
+        self.shared.borrow_mut().push(h2.clone());
+        drop(connecting);
+        Ok(Lease::H2(h2.stream(false, self)))
     }
 
     /// Until a connection may be there. Another worker's is not told of, so not for long.
@@ -112,10 +110,49 @@ impl Upstream {
         .await;
     }
 
-    async fn connect(&self) -> io::Result<Stream> {
-        let tcp = TcpStream::connect(self.backend.address).await?;
+    /// A connection of its own, as it is, for a tunnel.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub(crate) async fn dial(
+        &self,
+        timeout: std::time::Duration,
+    ) -> Result<(Stream, Held), ConnectError> {
+        let timer = Timer::after(&self.timers, timeout);
+        let held = self.hold_connection();
+        let mut made = pin!(TcpStream::connect(self.backend.address));
+        let tcp = poll_fn(|cx| match made.as_mut().poll(cx) {
+            Poll::Ready(made) => Poll::Ready(made.map_err(ConnectError::Io)),
+            Poll::Pending => timer.poll(cx).map(|()| Err(ConnectError::Timeout)),
+        });
+        let tcp = tcp.await?;
         tcp.set_nodelay(true)?;
-        Ok(Stream::Plain(tcp))
+        Ok((Stream::Plain(tcp), held))
+    }
+
+    /// A connection, and whether HTTP/2 is spoken on it.
+    async fn connect(&self) -> io::Result<(Stream, bool)> {
+        let pool = self.pool();
+        let address = self.backend.address;
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        let Some(tls) = &pool.tls else {
+            return Ok((Stream::Plain(tcp), pool.http.version == HttpVersion::Http2));
+        };
+        let connector = TlsConnector::from(tls.config());
+        let stream = connector.connect(tls.name(address.ip()), tcp).await?;
+        let said = stream.get_ref().1.alpn_protocol();
+        let two = match (said, pool.http.version) {
+            (Some(b"h2"), _) => true,
+            (None, HttpVersion::Http2) => {
+                return Err(io::Error::other(
+                    "the backend does not offer HTTP/2 by ALPN",
+                ));
+            }
+            _ => false,
+        };
+        Ok((Stream::Client(Box::new(stream)), two))
     }
 
     /// A stream of the HTTP/2 connection that has the fewest, if it may have more.

@@ -23,17 +23,20 @@ pub(crate) use self::{
 };
 use super::{
     backend::{Backend, Held},
+    snapshot::Pool,
     stats::BackendCell,
     timers::{Timers, ticks},
 };
-use crate::config::http::PoolHttp;
+use crate::config::http::HttpVersion;
 
 /// A backend, and this worker's connections to it.
 pub(crate) struct Upstream {
     /// The backend.
     pub(crate) backend: Arc<Backend>,
-    /// How it is spoken to.
-    http: RefCell<Arc<PoolHttp>>,
+    /// The pool that says how it is spoken to.
+    pool: RefCell<Arc<Pool>>,
+    /// HTTP/2, as far as is known: where ALPN decides, what it said last.
+    two: Cell<bool>,
     worker: usize,
     timers: Rc<Timers>,
     /// HTTP/1 connections without a request, the last used last.
@@ -58,13 +61,14 @@ impl Upstream {
     /// No connections yet.
     pub(crate) fn new(
         backend: Arc<Backend>,
-        http: Arc<PoolHttp>,
+        pool: Arc<Pool>,
         worker: usize,
         timers: Rc<Timers>,
     ) -> Rc<Self> {
         Rc::new(Self {
             backend,
-            http: RefCell::new(http),
+            two: Cell::new(pool.http.version == HttpVersion::Http2),
+            pool: RefCell::new(pool),
             worker,
             timers,
             idle: RefCell::default(),
@@ -79,29 +83,29 @@ impl Upstream {
         self.backend.stats.of(self.worker)
     }
 
-    /// How it is spoken to.
-    pub(crate) fn http(&self) -> Arc<PoolHttp> {
-        self.http.borrow().clone()
+    /// The pool that says how it is spoken to.
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        self.pool.borrow().clone()
     }
 
     /// It is spoken to in this way from now on; connections that are spoken to in another serve
     /// out what they have.
-    pub(crate) fn set_http(&self, http: &Arc<PoolHttp>) {
-        let mut old = self.http.borrow_mut();
-        let alike = old.version == http.version
-            && old.tls == http.tls
-            && old.proxy_protocol == http.proxy_protocol;
+    pub(crate) fn set_pool(&self, pool: &Arc<Pool>) {
+        let old = self.pool.replace(pool.clone());
+        let (old, new) = (&old.http, &pool.http);
+        let alike = old.version == new.version
+            && old.tls == new.tls
+            && old.proxy_protocol == new.proxy_protocol;
         if !alike {
-            self.idle.borrow_mut().clear();
-            self.shared.borrow_mut().clear();
+            self.close_idle();
+            self.two.set(new.version == HttpVersion::Http2);
         }
-        *old = http.clone();
     }
 
     /// Closes idle connections that have ended or were idle for too long.
     pub(crate) fn sweep(&self) {
-        let http = self.http();
-        let (now, keep) = (self.timers.now(), ticks(http.keepalive));
+        let keepalive = self.pool.borrow().http.keepalive;
+        let (now, keep) = (self.timers.now(), ticks(keepalive));
         let mut silent = Context::from_waker(Waker::noop());
         let fresh = |since: u32| now.saturating_sub(since) < keep;
         let mut idle = self.idle.borrow_mut();
@@ -130,7 +134,7 @@ impl Upstream {
     fn put_idle(&self, mut h1: H1) {
         h1.idle_since = self.timers.now();
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.http.borrow().keep_idle as usize {
+        if idle.len() < self.pool.borrow().http.keep_idle as usize {
             idle.push(h1);
         }
         drop(idle);
@@ -163,6 +167,11 @@ impl Lease {
         {
             upstream.put_idle(h1);
         }
+    }
+
+    /// Whether it is HTTP/2.
+    pub(crate) fn is_two(&self) -> bool {
+        matches!(self, Lease::H2(_))
     }
 
     /// Whether it had served before.

@@ -1,0 +1,195 @@
+//! TLS with clients and backends, and connections that pass by their name.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Result, ensure};
+use lab::{Process, retry};
+use serde_json::{Value, json};
+use weir_tests::agent::PATIENCE;
+
+use crate::scene::Scene;
+
+const PORT: u16 = 8443;
+
+/// A certificate that vouches for itself, for a name, as `NAME.pem` and `NAME.key`.
+fn certificate(scene: &Scene, file: &str, name: &str) -> Result<(PathBuf, PathBuf)> {
+    let directory = scene.lab.directory();
+    let (chain, key) = (
+        directory.join(format!("{file}.pem")),
+        directory.join(format!("{file}.key")),
+    );
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ])
+        .args(["-nodes", "-days", "2", "-subj", &format!("/CN={name}")])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-addext", &format!("subjectAltName=DNS:{name}")])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&chain)
+        .output()?;
+    ensure!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    Ok((chain, key))
+}
+
+/// Changes the service by adding these fields.
+fn change(scene: &Scene, fields: &Value) -> Result<()> {
+    let mut service = serde_json::to_value(scene.service()?.config)?;
+    for (key, value) in fields.as_object().into_iter().flatten() {
+        service[key] = value.clone();
+    }
+    scene.agent.change("PUT", "/v1/services/web", &service)
+}
+
+/// What curl says of `https://NAME/PATH`, which it is to believe by this certificate.
+fn get(scene: &Scene, name: &str, believe: &PathBuf, more: &[&str], path: &str) -> Result<String> {
+    let resolve = format!("{name}:80:{}", scene.vip);
+    let believe = believe.display().to_string();
+    let url = format!("https://{name}:80{path}");
+    let fixed = ["--resolve", &resolve, "--cacert", &believe, &url];
+    scene.get(&[more, &fixed[..]].concat())
+}
+
+#[test]
+fn speaks_tls_with_clients_and_reads_new_certificates() -> Result<()> {
+    let scene = Scene::new(1, &json!({}), &json!({}))?;
+    let (chain, key) = certificate(&scene, "a", "a.test")?;
+    let wrong = json!({ "tls": { "certificates": [{ "chain": "/nowhere.pem", "key": key }] } });
+    let refused = change(&scene, &wrong).err().map(|error| error.to_string());
+    let refused = refused.unwrap_or_default();
+    ensure!(refused.contains("certificates[0].chain"), "{refused}");
+    let tls = json!({ "certificates": [{ "chain": chain, "key": key }] });
+    change(&scene, &json!({ "tls": tls }))?;
+    for (version, more) in [
+        ("2", &["--http2"][..]),
+        ("1.1", &["--http1.1"]),
+        ("2", &["--tls-max", "1.2"]),
+    ] {
+        let write = ["-w", "%{http_version}\n"];
+        let answer = get(&scene, "a.test", &chain, &[more, &write].concat(), "/head")?;
+        ensure!(
+            answer.ends_with(&format!("{version}\n")),
+            "{more:?}: {answer}"
+        );
+        ensure!(answer.contains("x-forwarded-proto: https"), "{answer}");
+    }
+    let body = scene.lab.directory().join("body");
+    fs::write(&body, "x".repeat(3_000_000))?;
+    let post = format!("@{}", body.display());
+    for version in ["--http1.1", "--http2"] {
+        let more = [version, "--data-binary", &post];
+        let echoed = get(&scene, "a.test", &chain, &more, "/echo")?;
+        ensure!(
+            echoed.len() == 3_000_000,
+            "{version}: {} bytes",
+            echoed.len()
+        );
+    }
+    // A new certificate for the same name: believed alone, it is soon the one that is shown.
+    let (new, new_key) = certificate(&scene, "new", "a.test")?;
+    fs::rename(&new_key, &key)?;
+    let shown = scene.lab.directory().join("shown.pem");
+    fs::copy(&new, &shown)?;
+    fs::rename(&new, &chain)?;
+    retry(PATIENCE, || {
+        get(&scene, "a.test", &shown, &[], "/name").map(drop)
+    })
+}
+
+#[test]
+fn asks_clients_for_certificates() -> Result<()> {
+    let scene = Scene::new(1, &json!({}), &json!({}))?;
+    let (chain, key) = certificate(&scene, "a", "a.test")?;
+    let (client, client_key) = certificate(&scene, "client", "somebody")?;
+    let tls = json!({
+        "certificates": [{ "chain": chain, "key": key }],
+        "client_auth": { "ca": client },
+    });
+    change(&scene, &json!({ "tls": tls }))?;
+    let (cert, cert_key) = (
+        client.display().to_string(),
+        client_key.display().to_string(),
+    );
+    let shows = [
+        "--cert",
+        &cert,
+        "--key",
+        &cert_key,
+        "-H",
+        "X-Client-Subject: root",
+    ];
+    let head = get(&scene, "a.test", &chain, &shows, "/head")?;
+    ensure!(head.contains("x-client-subject: CN=somebody"), "{head}");
+    ensure!(!head.contains("root"), "{head}");
+    ensure!(get(&scene, "a.test", &chain, &[], "/name").is_err());
+    Ok(())
+}
+
+#[test]
+fn speaks_tls_with_backends_and_passes_names_through() -> Result<()> {
+    let scene = Scene::new(1, &json!({}), &json!({}))?;
+    let backend = &scene.lab.backends()[0];
+    let (chain, key) = certificate(&scene, "inner", "inner.test")?;
+    let directory = scene.lab.directory();
+    let configuration = format!(
+        "daemon off; master_process off; pid {0}/tls.pid; error_log {0}/tls.log;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; default_type text/plain; client_body_temp_path {0}/body;\n\
+         proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; scgi_temp_path {0}/s;\n\
+         server {{ listen {PORT} ssl http2; ssl_certificate {1}; ssl_certificate_key {2};\n\
+         location / {{ return 200 \"$ssl_server_name $server_protocol\\n\"; }} }} }}\n",
+        directory.display(),
+        chain.display(),
+        key.display()
+    );
+    let file = directory.join("tls.conf");
+    fs::write(&file, configuration)?;
+    let mut command = backend.namespace.command("nginx");
+    command.arg("-c").arg(&file);
+    let _nginx = Process::spawn(command)?;
+    let address = format!("{}:{PORT}", backend.addresses.v4);
+    let pool = |tls: Value| {
+        let pool = json!({
+            "http": { "tls": tls }, "backends": { "be1": { "address": address } },
+        });
+        scene.agent.change("PUT", "/v1/pools/web", &pool)
+    };
+    // The name that is verified, by ALPN with HTTP/2.
+    pool(json!({ "ca": chain, "server_name": "inner.test" }))?;
+    retry(PATIENCE, || {
+        let answer = scene.get(&[&scene.url("/")])?;
+        ensure!(answer == "inner.test HTTP/2.0\n", "{answer}");
+        Ok(())
+    })?;
+    // Another name is not.
+    pool(json!({ "ca": chain, "server_name": "other.test" }))?;
+    let status = ["-o", "/dev/null", "-w", "%{http_code}", &scene.url("/")];
+    let status = scene.get(&status)?;
+    ensure!(status == "502" || status == "503", "{status}");
+    // Past Weir, TLS and all.
+    pool(json!({ "ca": chain, "server_name": "inner.test" }))?;
+    let (own, own_key) = certificate(&scene, "own", "own.test")?;
+    let tls = json!({
+        "certificates": [{ "chain": own, "key": own_key }],
+        "passthrough": { "inner.test": "web" },
+    });
+    change(&scene, &json!({ "tls": tls }))?;
+    let answer = get(&scene, "inner.test", &chain, &["--http1.1"], "/")?;
+    ensure!(answer == "inner.test HTTP/1.1\n", "{answer}");
+    let answer = get(&scene, "own.test", &own, &["--http1.1"], "/")?;
+    ensure!(answer == "inner.test HTTP/2.0\n", "{answer}");
+    let http = scene.service()?.http.unwrap_or_default();
+    ensure!(http.tunnels == 1, "{http:?}");
+    Ok(())
+}
