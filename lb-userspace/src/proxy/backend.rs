@@ -102,6 +102,11 @@ impl Backend {
         self.latency.store(next, Relaxed);
     }
 
+    /// What was measured says nothing any more.
+    pub(crate) fn forget_latency(&self) {
+        self.latency.store(0, Relaxed);
+    }
+
     /// It answered with a status below 500.
     pub(crate) fn did_well(&self) {
         // Nearly always zero already: do not take the cache line from others.

@@ -197,9 +197,14 @@ impl Registry {
                 .collect(),
             _ => Vec::new(),
         });
+        let mirrors = routes.routes().iter().map(|route| {
+            let mirror = route.mirror.as_ref()?;
+            Some((place(&mirror.pool), mirror.percent))
+        });
         Ok(Arc::new(Service {
             name: name.to_owned(),
             targets: targets.collect(),
+            mirrors: mirrors.collect(),
             unavailable: FixedAnswer::new(&http.unavailable).map_err(unusable)?,
             request_ids: RequestIds::new(&http.request_id).map_err(unusable)?,
             tls,

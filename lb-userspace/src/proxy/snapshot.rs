@@ -43,6 +43,9 @@ pub(crate) struct Service {
     pub(crate) routes: Table,
     /// By a route's number: the pools that it leads to, by their place here, and their weights.
     pub(crate) targets: Vec<Vec<(usize, u16)>>,
+    /// By a route's number: the pool that gets copies, by its place here, and which share of them,
+    /// in percent.
+    pub(crate) mirrors: Vec<Option<(usize, u32)>>,
     /// The answer where no backend is left.
     pub(crate) unavailable: FixedAnswer,
     /// How requests get their id, if they do.

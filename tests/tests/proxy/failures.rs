@@ -201,3 +201,37 @@ fn breaks_the_circuit() -> Result<()> {
     })?;
     Ok(())
 }
+
+/// A backend that stands still costs the clients of a hedged service next to nothing.
+#[test]
+fn asks_another_when_one_is_slow() -> Result<()> {
+    let http = json!({
+        "balance": "round-robin", "retries": { "hedge_after": "100ms" },
+        "timeouts": { "response": "30s" },
+    });
+    let mut scene = Scene::new(1, &http, &json!({}))?;
+    // One that accepts connections and never says a word.
+    let backend = scene.lab.backends()[0].clone();
+    let mute = backend
+        .namespace
+        .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 8082)))??;
+    let path = "/v1/pools/web/backends/mute";
+    let address = format!("{}:8082", backend.addresses.v4);
+    scene
+        .agent
+        .change("PUT", path, &json!({ "address": address }))?;
+    let begun = Instant::now();
+    for _ in 0..6 {
+        ensure!(scene.get(&[&scene.url("/name")])? == "be1\n");
+    }
+    ensure!(
+        begun.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        begun.elapsed()
+    );
+    let http = scene.service()?.http.unwrap_or_default();
+    ensure!(http.retries >= 2, "{http:?}");
+    drop(mute);
+    drop(scene.webs.pop());
+    Ok(())
+}

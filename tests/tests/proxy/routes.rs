@@ -1,9 +1,11 @@
 //! Routes, and what backends are told.
 
 use anyhow::{Result, ensure};
+use lab::retry;
 use serde_json::json;
+use weir_tests::agent::PATIENCE;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, WEB};
 
 #[test]
 fn routes_rewrites_redirects_and_answers() -> Result<()> {
@@ -74,4 +76,31 @@ fn says_who_the_client_is_and_believes_nobody() -> Result<()> {
         "{id}: {answer}"
     );
     Ok(())
+}
+
+/// Copies go to another pool, bodies and all, and the client hears nothing of it.
+#[test]
+fn mirrors_requests() -> Result<()> {
+    let scene = Scene::new(2, &json!({}), &json!({}))?;
+    let backends = scene.lab.backends();
+    let pool = |place: usize| {
+        let address = format!("{}:{WEB}", backends[place].addresses.v4);
+        json!({ "backends": { "one": { "address": address } } })
+    };
+    scene.agent.change("PUT", "/v1/pools/copies", &pool(1))?;
+    scene.agent.change("PUT", "/v1/pools/web", &pool(0))?;
+    let mut service = serde_json::to_value(scene.service()?.config)?;
+    service["http"] = json!({ "routes": { "all": {
+        "path_prefix": "/", "mirror": { "pool": "copies" },
+    } } });
+    scene.agent.change("PUT", "/v1/services/web", &service)?;
+    for _ in 0..5 {
+        ensure!(scene.get(&[&scene.url("/name")])? == "be1\n");
+        ensure!(scene.get(&["--data", "text", &scene.url("/echo")])? == "text");
+    }
+    retry(PATIENCE, || {
+        let served = [scene.webs[0].requests(), scene.webs[1].requests()];
+        ensure!(served == [10, 10], "{served:?}");
+        Ok(())
+    })
 }

@@ -36,7 +36,7 @@ impl Default for PoolHttp {
             version: HttpVersion::default(),
             tls: None,
             proxy_protocol: None,
-            keep_idle: 256,
+            keep_idle: 1024,
             keepalive: Duration::from_secs(60),
             circuit_breaker: CircuitBreaker::default(),
             outliers: Some(Outliers::default()),

@@ -10,9 +10,12 @@ use std::{
 use hyper::{Request, Response, body::Incoming};
 
 use super::body::{BodyError, RequestBody, Source};
-use crate::proxy::{
-    timers::{Timer, Timers, ticks},
-    upstream::{ConnectError, Lease, Unanswered, Upstream},
+use crate::{
+    config::http::Timeouts,
+    proxy::{
+        timers::{Timer, Timers, ticks},
+        upstream::{ConnectError, Lease, Unanswered, Upstream},
+    },
 };
 
 /// Why a try has failed.
@@ -55,6 +58,20 @@ pub(super) struct Times {
     pub(super) idle: Duration,
     /// The tick at which the whole exchange is over.
     pub(super) over: u32,
+}
+
+impl Times {
+    /// As a route says, from now on.
+    pub(super) fn of(timeouts: &Timeouts, timers: &Timers) -> Times {
+        let total = timeouts.total;
+        Times {
+            connect: timeouts.connect,
+            response: timeouts.response,
+            body: timeouts.body,
+            idle: timeouts.idle,
+            over: total.map_or(u32::MAX, |total| timers.now().saturating_add(ticks(total))),
+        }
+    }
 }
 
 /// Tries; `request` is made as HTTP/1 or as HTTP/2 has it.

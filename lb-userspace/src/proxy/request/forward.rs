@@ -15,6 +15,8 @@ use super::{
     attempt::{Failure, Times, attempt},
     body::{BodyError, Source},
     exchange::Exchange,
+    hedge::race,
+    mirror::mirror,
     prepare::Ready,
     reply::{FromBackend, Reply},
     retry::{Retrying, allows, is_idempotent},
@@ -31,7 +33,7 @@ use crate::proxy::{
 
 /// What a backend is asked, without the body.
 #[derive(Clone)]
-struct Head {
+pub(super) struct Head {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -68,7 +70,13 @@ pub(super) async fn forward(
         exchange.source = Some(Source::new(incoming, limit, keep, timers));
     }
     let pool = service.pools[ready.pool].clone();
-    let mut response = match tries(&mut exchange, &pool, route, ready.hash, head).await {
+    let copied = service.plan.mirrors[route.number].map(|_| head.clone());
+    let answered = tries(&mut exchange, &pool, route, ready.hash, head).await;
+    if let Some(copied) = copied {
+        let source = exchange.source.as_ref();
+        mirror(&exchange.link, &service, route, &copied, source);
+    }
+    let mut response = match answered {
         Ok((response, lease)) => {
             finish(exchange, route, response, lease, ready.upgrade.is_some()).await
         }
@@ -120,22 +128,16 @@ async fn tries(
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let timers = exchange.link.worker.timers.clone();
     let idempotent = is_idempotent(&head.method);
-    let total = route.timeouts.total;
-    let times = Times {
-        connect: route.timeouts.connect,
-        response: route.timeouts.response,
-        body: route.timeouts.body,
-        idle: route.timeouts.idle,
-        over: total.map_or(u32::MAX, |total| timers.now().saturating_add(ticks(total))),
-    };
+    let times = Times::of(&route.timeouts, &timers);
     let mut head = Some(head);
     let mut tried = Tried::default();
     let mut left = route.retries.attempts;
     let mut retrying: Option<Retrying> = None;
     let mut closed_before = false;
     loop {
-        let (place, upstream) = pick(pool, route.balance, hash, &tried).ok_or(Failure::Breaker)?;
-        tried.add(place);
+        let (first_place, mut upstream) =
+            pick(pool, route.balance, hash, &tried).ok_or(Failure::Breaker)?;
+        tried.add(first_place);
         let this = match left {
             0 => head.take(),
             _ => head.clone(),
@@ -147,14 +149,41 @@ async fn tries(
         let Some(this) = this else {
             return Err(Failure::Unsent);
         };
-        let scheme = match pool.plan.tls {
-            Some(_) => uri::Scheme::HTTPS,
-            None => uri::Scheme::HTTP,
-        };
-        let request = |two: bool| for_backend(this, body, two.then_some(scheme));
+        let request = |two: bool| for_backend(this, body, two, pool);
         exchange.goes_to(pool, &upstream);
         let source = exchange.source.as_ref();
-        let failure = match attempt(&upstream, &timers, request, source, &times).await {
+        let first = attempt(&upstream, &timers, request, source, &times);
+        let hedge = route.retries.hedge_after;
+        let hedge = hedge.filter(|_| idempotent && source.is_none());
+        let answered = match (hedge, &head) {
+            (Some(delay), Some(head)) => {
+                let mut other = None;
+                let second = || {
+                    let token = Retrying::begin(pool, &route.retries)?;
+                    let (place, upstream) = pick(pool, route.balance, hash, &tried)?;
+                    (place != first_place).then_some(())?;
+                    other = Some(upstream.clone());
+                    let head = head.clone();
+                    let (timers, times) = (&timers, &times);
+                    Some(async move {
+                        let _token = token;
+                        let request = |two: bool| for_backend(head, RequestBody::Empty, two, pool);
+                        attempt(&upstream, timers, request, None, times).await
+                    })
+                };
+                let (answered, by_second) = race(&timers, delay, first, second).await;
+                if let Some(other) = other {
+                    exchange.service.stats().retries.add(1);
+                    if by_second {
+                        exchange.goes_to(pool, &other);
+                        upstream = other;
+                    }
+                }
+                answered
+            }
+            _ => first.await,
+        };
+        let failure = match answered {
             Ok((response, lease)) => {
                 let status = response.status().as_u16();
                 upstream.judge(pool, status);
@@ -207,15 +236,24 @@ fn may_again(
     retrying.is_some()
 }
 
-/// The request as the backend's version of HTTP has it: with a scheme in HTTP/2.
-fn for_backend(head: Head, body: RequestBody, two: Option<uri::Scheme>) -> Request<RequestBody> {
+/// The request as the backend's version of HTTP has it.
+pub(super) fn for_backend(
+    head: Head,
+    body: RequestBody,
+    two: bool,
+    pool: &LocalPool,
+) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.headers_mut() = head.headers;
     let path = head.uri.path_and_query().cloned();
     let mut uri = uri::Parts::default();
     uri.path_and_query = path;
-    if let Some(scheme) = two {
+    if two {
+        let scheme = match pool.plan.tls {
+            Some(_) => uri::Scheme::HTTPS,
+            None => uri::Scheme::HTTP,
+        };
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(HOST);
         uri.authority = host.and_then(|host| host.as_bytes().try_into().ok());

@@ -5,6 +5,8 @@ mod attempt;
 mod body;
 mod exchange;
 mod forward;
+mod hedge;
+mod mirror;
 mod prepare;
 mod reply;
 mod retry;

@@ -7,6 +7,7 @@ mod outliers;
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -43,6 +44,8 @@ pub(crate) struct Upstream {
     idle: RefCell<Vec<H1>>,
     /// HTTP/2 connections.
     shared: RefCell<Vec<Rc<H2>>>,
+    /// Answers that it was judged by.
+    judged: Cell<u32>,
     /// An HTTP/2 connection is being made.
     connecting: Cell<bool>,
     /// Something of the above has changed.
@@ -73,6 +76,7 @@ impl Upstream {
             timers,
             idle: RefCell::default(),
             shared: RefCell::default(),
+            judged: Cell::new(0),
             connecting: Cell::new(false),
             changed: Notify::new(),
         })
@@ -167,6 +171,19 @@ impl Lease {
         {
             upstream.put_idle(h1);
         }
+    }
+
+    /// Reads an answer of which nobody wants the body.
+    pub(crate) async fn throw_away(mut self, mut incoming: Incoming) {
+        while let Some(Ok(_)) = poll_fn(|cx| self.poll_body(&mut incoming, cx)).await {}
+        let mut lease = Some(self);
+        poll_fn(|cx| {
+            if let Some(lease) = lease.take() {
+                lease.give_back(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Whether it is HTTP/2.

@@ -3,11 +3,18 @@
 use super::{ConnectError, Upstream};
 use crate::proxy::{backend::clock, local::LocalPool, request::Failure};
 
+/// Answers between two comparisons of latencies.
+const LOOK: u32 = 64;
+
+/// Backends of which there is a median.
+const FEWEST: usize = 3;
+
 impl Upstream {
     /// It has answered.
     pub(crate) fn judge(&self, pool: &LocalPool, status: u16) {
         if status < 500 {
             self.backend.did_well();
+            self.compare(pool);
             return;
         }
         let errors = self.backend.erred();
@@ -44,6 +51,32 @@ impl Upstream {
         let most = rule.and_then(|rule| rule.failures);
         if most.is_some_and(|most| failures >= most) {
             self.eject(pool, "failures in a row");
+        }
+    }
+
+    /// Whether it is much slower than the others; looked at now and then.
+    fn compare(&self, pool: &LocalPool) {
+        let rule = pool.plan.http.outliers.as_ref();
+        let Some(factor) = rule.and_then(|rule| rule.latency_factor) else {
+            return;
+        };
+        let count = self.judged.get().wrapping_add(1);
+        self.judged.set(count);
+        if !count.is_multiple_of(LOOK) {
+            return;
+        }
+        let members = pool.plan.members.iter();
+        let mut all: Vec<u32> = members
+            .map(|member| member.backend.latency())
+            .filter(|latency| *latency > 0)
+            .collect();
+        all.sort_unstable();
+        let own = self.backend.latency();
+        let median = all.get(all.len() / 2).copied().unwrap_or(u32::MAX);
+        if all.len() >= FEWEST && own > median.saturating_mul(factor) {
+            // It begins anew when it comes back.
+            self.backend.forget_latency();
+            self.eject(pool, "far slower than the others");
         }
     }
 
