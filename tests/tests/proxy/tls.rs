@@ -1,6 +1,10 @@
 //! TLS with clients and backends, and connections that pass by their name.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, ensure};
 use lab::{Process, retry};
@@ -53,7 +57,7 @@ fn change(scene: &Scene, fields: &Value) -> Result<()> {
 }
 
 /// What curl says of `https://NAME/PATH`, which it is to believe by this certificate.
-fn get(scene: &Scene, name: &str, believe: &PathBuf, more: &[&str], path: &str) -> Result<String> {
+fn get(scene: &Scene, name: &str, believe: &Path, more: &[&str], path: &str) -> Result<String> {
     let resolve = format!("{name}:80:{}", scene.vip);
     let believe = believe.display().to_string();
     let url = format!("https://{name}:80{path}");

@@ -1,5 +1,5 @@
 //! A client's HTTP/1 connection. While it has nothing to do it is given no memory: hyper's state
-//! and buffers are taken down after a second without a request, and made anew for the next.
+//! and buffers are taken down soon after a request, and made anew for the next.
 
 use std::{
     future::poll_fn,
@@ -10,7 +10,7 @@ use std::{
 
 use hyper::{body::Bytes, server::conn::http1::Builder, service::service_fn};
 
-use super::{Link, SECOND, linger::linger, passed, read_some};
+use super::{Link, linger::linger, passed, read_some};
 use crate::{
     config::http::Http,
     proxy::{
@@ -19,6 +19,11 @@ use crate::{
         timers::Timer,
     },
 };
+
+/// Ticks between two looks at a connection, and without a byte until it gives its memory back: not
+/// so few that clients who ask again at once pay for it, and so few that the next connections can
+/// have the same memory.
+const LOOK: u32 = 2;
 
 /// How a spell of hyper's ends.
 enum End {
@@ -72,7 +77,8 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
             End::Done => {
                 let tunnel = link.tunnel.borrow_mut().take();
                 return match tunnel {
-                    Some(tunnel) => tunnel.run(link, stream, parts.read_buf).await,
+                    // Rare and large: not a part of what every connection costs.
+                    Some(tunnel) => Box::pin(tunnel.run(link, stream, parts.read_buf)).await,
                     None => linger(link, stream).await,
                 };
             }
@@ -108,7 +114,7 @@ fn builder(http: &Http) -> Builder {
     builder
 }
 
-/// Looks once a second whether anything goes on.
+/// Looks now and then whether anything goes on.
 struct Watch<'a> {
     link: &'a Link,
     http: &'a Http,
@@ -118,7 +124,7 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(link: &'a Link, http: &'a Http) -> Self {
         let timer = Timer::new(&link.worker.timers);
-        timer.set(SECOND);
+        timer.set(LOOK);
         Self { link, http, timer }
     }
 
@@ -137,7 +143,7 @@ impl<'a> Watch<'a> {
             if let Some(end) = self.look(idle) {
                 return Poll::Ready(end);
             }
-            self.timer.set(SECOND);
+            self.timer.set(LOOK);
         }
         Poll::Pending
     }
@@ -165,7 +171,7 @@ impl<'a> Watch<'a> {
             let late = passed(link, traffic.last_read(), timeouts.body);
             return late.then_some(End::Late);
         }
-        let quiet = link.worker.timers.now().saturating_sub(traffic.last()) >= SECOND;
+        let quiet = link.worker.timers.now().saturating_sub(traffic.last()) >= LOOK;
         quiet.then_some(End::Idle)
     }
 }

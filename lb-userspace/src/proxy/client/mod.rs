@@ -35,7 +35,8 @@ pub(crate) async fn serve(
     let link = Link::new(worker, listener, peer);
     let mut stream = match &plan.tls {
         None => Stream::Plain(tcp),
-        Some(tls) => match tls::accept(&link, &plan, tls, tcp).await {
+        // In a box, as HTTP/2 is: what is over is not a part of what an idle connection costs.
+        Some(tls) => match Box::pin(tls::accept(&link, &plan, tls, tcp)).await {
             Some(stream) => stream,
             None => return,
         },
@@ -44,7 +45,9 @@ pub(crate) async fn serve(
     drop(plan);
     match first_bytes(&link, &mut stream, wait).await {
         None => {}
-        Some(bytes) if bytes.starts_with(PREFACE) => h2::serve(&link, stream, bytes).await,
+        Some(bytes) if bytes.starts_with(PREFACE) => {
+            Box::pin(h2::serve(&link, stream, bytes)).await
+        }
         Some(bytes) => h1::serve(&link, stream, bytes).await,
     }
 }

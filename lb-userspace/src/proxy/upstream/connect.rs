@@ -73,7 +73,8 @@ impl Upstream {
         loop {
             let most = self.pool.borrow().http.circuit_breaker.connections;
             let full = most.is_some_and(|most| self.backend.connections() >= most);
-            if !full && !(self.two.get() && self.connecting.get()) {
+            let wait = full || (self.two.get() && self.connecting.get());
+            if !wait {
                 return self.make().await;
             }
             self.wait().await;
