@@ -152,7 +152,8 @@ impl Ring {
     /// Gives the slots new owners. A table of fewer slots, a power of two of them too, is
     /// repeated: every flow gets the owner that it would have in a ring of that size.
     pub fn change(&mut self, owners: &[u32], now: u32, mut write: impl FnMut(usize, Slot)) {
-        for (index, &owner) in (0..self.slots.len()).zip(owners.iter().cycle()) {
+        for index in 0..self.slots.len() {
+            let owner = owners[index & (owners.len() - 1)];
             let old = self.slots[index];
             if old.current() == owner {
                 continue;

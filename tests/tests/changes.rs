@@ -300,3 +300,31 @@ fn algorithms_change_and_lose_nothing() -> Result<()> {
         Ok(())
     })
 }
+
+/// A live service moves to another pool, and its old one goes: connections stay where they were.
+#[test]
+fn moving_to_another_pool_loses_nothing() -> Result<()> {
+    in_every_mode(|mode| {
+        let scene = Scene::new(&Setup {
+            mode,
+            backends: 4,
+            members: 2,
+            ..Setup::default()
+        })?;
+        let talks = scene.talk(50)?;
+        let others = (2..4).map(|place| {
+            let member = json!({ "address": scene.address(place, ECHO) });
+            (scene.name(place), member)
+        });
+        let others = json!({ "backends": others.collect::<Map<_, _>>() });
+        scene.agent.change("PUT", "/v1/pools/others", &others)?;
+        scene.set_service("echo", &json!({ "pool": "others" }))?;
+        sleep(Duration::from_secs(1));
+        scene
+            .agent
+            .change("DELETE", "/v1/pools/echo", &Value::Null)?;
+        sleep(Duration::from_secs(1));
+        assert_eq!(talks.finish()?.failures, Vec::<String>::new(), "{mode}");
+        Ok(())
+    })
+}

@@ -30,6 +30,9 @@ enum Benchmark {
         #[arg(long)]
         part: Option<String>,
     },
+    /// What a change costs, and what there may be of everything. Writes
+    /// docs/benchmarks-changes.md.
+    Changes,
 }
 
 impl Benchmark {
@@ -38,6 +41,7 @@ impl Benchmark {
         match self {
             Self::Packets => ("packets", "docs/benchmarks.md"),
             Self::Forward { .. } => ("forward", "docs/benchmarks-forward.md"),
+            Self::Changes => ("changes", "docs/benchmarks-changes.md"),
         }
     }
 }

@@ -22,6 +22,11 @@ use crate::next_hop::{self, Resolver, Table};
 /// Addresses whose backends are written before others get a turn.
 const AT_ONCE: usize = 1024;
 
+/// For how long the janitor looks at rings while an apply may wait,
+const TURN: Duration = Duration::from_millis(2);
+/// and the pause in which that gets its turn.
+const PAUSE: Duration = Duration::from_micros(200);
+
 /// Between two passes over the flow table.
 const JANITOR_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -133,7 +138,13 @@ fn pass(state: &Mutex<State>, janitor: &Janitor) -> std::io::Result<()> {
             .map(|(name, service)| (name.to_owned(), service))
             .collect()
     };
+    let mut turn = Instant::now();
     for (name, service) in services {
+        if turn.elapsed() > TURN {
+            // Who waits for the lock must wake up before it is taken again.
+            std::thread::sleep(PAUSE);
+            turn = Instant::now();
+        }
         let State { maps, applied, .. } = &mut *lock(state);
         if let Some(ring) = applied.rings.get_mut(&name) {
             let live = pass.by_service.get(&service.index);

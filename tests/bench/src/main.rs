@@ -1,5 +1,6 @@
 //! Weir's benchmarks. `cargo xtask bench` runs them.
 
+mod changes;
 mod forward;
 mod interrupt;
 mod machine;
@@ -18,6 +19,8 @@ enum Benchmark {
     Packets(packets::Arguments),
     /// What forwarding costs, end to end, beside what others use.
     Forward(forward::Arguments),
+    /// What a change costs, and what there may be of everything.
+    Changes(changes::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -25,5 +28,6 @@ fn main() -> Result<()> {
     match Benchmark::parse() {
         Benchmark::Packets(arguments) => packets::run(&arguments),
         Benchmark::Forward(arguments) => forward::run(&arguments),
+        Benchmark::Changes(arguments) => changes::run(&arguments),
     }
 }

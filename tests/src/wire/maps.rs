@@ -78,9 +78,18 @@ impl Map {
     ///
     /// The kernel's, or it is no such map.
     pub fn slots(&self, ring: u32) -> Result<Vec<u64>> {
-        let rings: ArrayOfMaps<&MapData, Array<MapData, u64>> = (&self.0).try_into()?;
-        let slots = rings.get(&ring, 0)?;
+        let slots = self.ring(ring)?;
         Ok(slots.iter().collect::<Result<_, MapError>>()?)
+    }
+
+    /// The ring at an index of an array of rings.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or it is no such map.
+    pub fn ring(&self, ring: u32) -> Result<Array<MapData, u64>> {
+        let rings: ArrayOfMaps<&MapData, Array<MapData, u64>> = (&self.0).try_into()?;
+        Ok(rings.get(&ring, 0)?)
     }
 
     /// Empties a place of an array of programs.

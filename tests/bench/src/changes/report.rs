@@ -1,0 +1,129 @@
+//! The figures, as tables and as a document.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use anyhow::Result;
+
+use super::{Scale, memory::Memory};
+
+pub(crate) const WEIGHT: &str = "another weight";
+pub(crate) const LESS: &str = "a backend less";
+pub(crate) const MORE: &str = "a backend more";
+pub(crate) const ALL_FIRST: &str = "a backend of all services fails: first";
+pub(crate) const ALL_LAST: &str = "a backend of all services fails: last";
+pub(crate) const EACH_FIRST: &str = "a backend of each pool fails: first";
+pub(crate) const EACH_LAST: &str = "a backend of each pool fails: last";
+
+/// What was measured.
+#[derive(Default)]
+pub(crate) struct Report {
+    names: Vec<&'static str>,
+    times: BTreeMap<&'static str, Vec<Duration>>,
+    rates: Vec<f64>,
+    memory: Vec<(&'static str, Memory)>,
+    flow: u64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, name: &'static str, time: Duration) {
+        if !self.names.contains(&name) {
+            self.names.push(name);
+        }
+        self.times.entry(name).or_default().push(time);
+    }
+
+    pub(crate) fn rate(&mut self, rate: f64) {
+        self.rates.push(rate);
+    }
+
+    pub(crate) fn memory(&mut self, name: &'static str, memory: Memory) {
+        self.memory.push((name, memory));
+    }
+
+    pub(crate) fn flows(&mut self, bytes: u64) {
+        self.flow = bytes;
+    }
+
+    pub(crate) fn tables(&self) -> String {
+        let mut text = String::from("| change | median | worst | times |\n|---|---|---|---|\n");
+        for name in &self.names {
+            let mut times = self.times[name].clone();
+            times.sort();
+            let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+            let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+            let _ = writeln!(
+                text,
+                "| {name} | {:.1} ms | {:.1} ms | {} |",
+                milliseconds(median),
+                milliseconds(worst),
+                times.len()
+            );
+        }
+        for rate in &self.rates {
+            let _ = writeln!(
+                text,
+                "\n{rate:.0} changes a second of weights in the pool of 1,000, by 32 clients."
+            );
+        }
+        text += "\n| memory | in the agent | in maps |\n|---|---|---|\n";
+        for (name, Memory { process, maps }) in &self.memory {
+            let _ = writeln!(text, "| {name} | {} | {} |", bytes(*process), bytes(*maps));
+        }
+        let _ = writeln!(text, "| a remembered flow | none | {} |", bytes(self.flow));
+        text
+    }
+
+    /// The whole page.
+    pub(crate) fn document(&self, scale: Scale) -> Result<String> {
+        let Scale {
+            services, backends, ..
+        } = scale;
+        let median = |name: &str| {
+            let mut times = self.times.get(name).cloned().unwrap_or_default();
+            times.sort();
+            times.get(times.len() / 2).copied().unwrap_or_default()
+        };
+        let aim = |name: &str, limit: Duration| {
+            let median = median(name);
+            let verdict = if median <= limit { "met" } else { "missed" };
+            format!("| {name} | {limit:?} | {median:.1?} | {verdict} |\n")
+        };
+        let aims = [
+            aim(WEIGHT, Duration::from_millis(5)),
+            aim(LESS, Duration::from_millis(5)),
+            aim(MORE, Duration::from_millis(5)),
+            aim(ALL_FIRST, Duration::from_millis(50)),
+            aim(ALL_LAST, Duration::from_secs(1)),
+            aim(EACH_FIRST, Duration::from_millis(50)),
+            aim(EACH_LAST, Duration::from_secs(1)),
+        ]
+        .concat();
+        Ok(format!(
+            "# What a change costs\n\n\
+             Written by `cargo xtask bench changes` {}.\n\n\
+             The owner of the state with the real maps, in a network namespace; what asks and what \
+             watches run beside it. \"{WEIGHT}\", \"{LESS}\" and \"{MORE}\": of one backend in a \
+             pool of 1,000 with a ring of 65,536 slots, by turns, from the request to the answer: it \
+             is in the maps by then. The start and what follows it: {services} services with a pool \
+             each and {backends} backends in all. \"{EACH_FIRST}\" and \"{EACH_LAST}\": one \
+             verdict for each pool, told at once, until the slot of the first and of the last of 65 \
+             services, spread over all, has another owner. \"{ALL_FIRST}\" and \"{ALL_LAST}\": one \
+             verdict in a pool of 100 backends that {services} services share, each of which has a \
+             ring of its own.\n\n\
+             Memory in the agent is what it has for itself (`RssAnon`); in maps it is what the kernel \
+             counts for them (`memlock`), with tables made for {services} services, {backends} \
+             backends and 1,048,576 flows, and whole pages for each ring.\n\n\
+             {}\n## Aims\n\n| change | aim | measured | |\n|---|---|---|---|\n{aims}",
+            crate::machine::description()?,
+            self.tables(),
+        ))
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}

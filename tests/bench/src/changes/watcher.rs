@@ -1,0 +1,124 @@
+//! Looks at rings while they change.
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use aya::maps::{Array, MapData};
+use lb_common::{
+    abi::{Backend, Service, ring_of},
+    slot::Slot,
+};
+use lb_userspace::dataplane::DataPlane;
+use weir_tests::wire::Map;
+
+/// How many services are watched: a look at all takes a fraction of a millisecond.
+const SAMPLE: usize = 64;
+
+/// How long a change may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The maps that lead to rings.
+pub(crate) struct Watcher {
+    services: Map,
+    rings: Map,
+    backends: Map,
+}
+
+/// A slot in the rings of some services, and the backends that they wait to lose.
+pub(crate) struct Watched {
+    slots: Vec<(Array<MapData, u64>, u32)>,
+    lost: HashSet<u32>,
+}
+
+impl Watcher {
+    pub(crate) fn new(dataplane: &DataPlane) -> Result<Self> {
+        Ok(Self {
+            services: Map::open(dataplane, "SERVICES")?,
+            rings: Map::open(dataplane, "RINGS")?,
+            backends: Map::open(dataplane, "BACKENDS")?,
+        })
+    }
+
+    /// Bytes that all rings take, counted by their sizes.
+    pub(crate) fn ring_bytes(&self) -> Result<u64> {
+        let services: Vec<Service> = self.services.values()?;
+        let rings = services.iter().filter(|service| service.ring != 0);
+        // Whole pages: rings are mapped into the agent's memory.
+        Ok(rings
+            .map(|service| (u64::from(ring_of(service.ring).1) + 1) * 8)
+            .map(|bytes| bytes.next_multiple_of(4096))
+            .sum())
+    }
+
+    /// A slot of each of some services, first and last among them, that one of these backends
+    /// owns.
+    pub(crate) fn watch(&self, backends: &[SocketAddr]) -> Result<Watched> {
+        let wanted: HashSet<[u8; 4]> = backends
+            .iter()
+            .filter_map(|at| match at {
+                SocketAddr::V4(at) => Some(at.ip().octets()),
+                SocketAddr::V6(_) => None,
+            })
+            .collect();
+        let all: Vec<Backend> = self.backends.values()?;
+        let lost: HashSet<u32> = (0..)
+            .zip(&all)
+            .filter(|(_, backend)| {
+                let bytes = backend.address[0].to_ne_bytes();
+                wanted.contains(&[bytes[0], bytes[1], bytes[2], bytes[3]])
+            })
+            .map(|(id, _)| id)
+            .collect();
+        let services: Vec<Service> = self.services.values()?;
+        let mut services: Vec<_> = (services.iter().filter(|service| service.ring != 0)).collect();
+        services.sort_by_key(|service| service.address[0].swap_bytes());
+        let step = services.len().div_ceil(SAMPLE);
+        let sample = services.iter().step_by(step).chain(services.last());
+        let mut slots = Vec::new();
+        for service in sample {
+            let ring = self.rings.ring(ring_of(service.ring).0)?;
+            let owned = |slot: u64| lost.contains(&Slot(slot).current());
+            let mut found = None;
+            for (index, slot) in (0..).zip(ring.iter()) {
+                if owned(slot?) {
+                    found = Some(index);
+                    break;
+                }
+            }
+            slots.extend(found.map(|index| (ring, index)));
+        }
+        ensure!(!slots.is_empty(), "no ring has the backends");
+        Ok(Watched { slots, lost })
+    }
+}
+
+impl Watched {
+    /// How long after `started` the first and the last of the slots were others'.
+    pub(crate) fn changed(self, started: Instant) -> Result<(Duration, Duration)> {
+        let mut waiting = self.slots;
+        let count = waiting.len();
+        let mut first = None;
+        loop {
+            let mut still = Vec::new();
+            for (ring, index) in waiting {
+                match self.lost.contains(&Slot(ring.get(&index, 0)?).current()) {
+                    true => still.push((ring, index)),
+                    false => {
+                        first.get_or_insert_with(|| started.elapsed());
+                    }
+                }
+            }
+            waiting = still;
+            let elapsed = started.elapsed();
+            if waiting.is_empty() {
+                return Ok((first.unwrap_or(elapsed), elapsed));
+            }
+            let left = waiting.len();
+            ensure!(elapsed < PATIENCE, "{left} of {count} rings do not change");
+        }
+    }
+}
