@@ -354,12 +354,8 @@ impl ServiceRing {
 
     /// Hash over the owners of new flows, by what they are to every node.
     pub(crate) fn digest(&self, identity: impl Fn(u32) -> u64) -> u64 {
-        maglev::digest(
-            self.ring
-                .slots()
-                .iter()
-                .map(|slot| identity(slot.current())),
-        )
+        let table = &self.ring.slots()[..self.table];
+        maglev::digest(table.iter().map(|slot| identity(slot.current())))
     }
 
     /// Number of slots, and of those whose flows are remembered.
