@@ -6,6 +6,7 @@
 //! `backend` and `stats` are what workers share. Configuration comes as one immutable value
 //! (`snapshot`), which `compile` makes from what the packet path's maps are made of, too.
 
+pub mod access_log;
 mod backend;
 mod balance;
 mod client;
@@ -14,6 +15,7 @@ pub mod cookies;
 mod executor;
 pub mod headers;
 mod io;
+pub mod limits;
 mod listen;
 mod listener;
 mod local;
@@ -22,6 +24,7 @@ mod request;
 pub mod route;
 mod snapshot;
 mod stats;
+pub mod sticky;
 mod timers;
 pub mod tls;
 mod tunnel;
