@@ -14,7 +14,7 @@ use crate::{
     config::{Config, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options},
     health,
-    proxy::Proxy,
+    proxy::{Proxy, access_log},
     state::{self, Parts},
 };
 
@@ -30,6 +30,13 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let listeners = api::listen(&config.agent.admin).await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("opening access logs anew");
+            access_log::reopen();
+        }
+    });
 
     let dataplane = DataPlane::load(&options(&config)).context("loading the data path")?;
     for attached in dataplane.attachments() {

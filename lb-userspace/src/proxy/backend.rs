@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::stats::BackendStats;
+use super::{stats::BackendStats, sticky::Token};
 
 /// A server of a pool; with another address it is another one.
 pub(crate) struct Backend {
@@ -19,6 +19,8 @@ pub(crate) struct Backend {
     pub(crate) name: String,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// What stands for it in cookies.
+    pub(crate) token: Token,
     /// What it was sent.
     pub(crate) stats: BackendStats,
     /// Requests in flight, of all workers.
@@ -45,11 +47,18 @@ pub(crate) fn clock() -> u64 {
 
 impl Backend {
     /// One that has done nothing yet.
-    pub(crate) fn new(pool: &str, name: &str, address: SocketAddr, workers: usize) -> Self {
+    pub(crate) fn new(
+        pool: &str,
+        name: &str,
+        address: SocketAddr,
+        workers: usize,
+        token: Token,
+    ) -> Self {
         Self {
             pool: pool.to_owned(),
             name: name.to_owned(),
             address,
+            token,
             stats: BackendStats::new(workers),
             in_flight: AtomicU32::new(0),
             connections: AtomicU32::new(0),
@@ -194,10 +203,16 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::sticky::SessionKey;
+    use lb_common::hash::HashKey;
+
+    fn token() -> Token {
+        SessionKey::new(HashKey([1, 2])).token("pool", "a")
+    }
 
     #[test]
     fn rests_longer_each_time() {
-        let backend = Backend::new("pool", "a", "10.0.0.1:80".parse().unwrap(), 1);
+        let backend = Backend::new("pool", "a", "10.0.0.1:80".parse().unwrap(), 1, token());
         let (rest, most) = (Duration::from_secs(10), Duration::from_secs(25));
         let lasts = |backend: &Backend| backend.rests_until.load(Relaxed) - clock();
         assert!(backend.eject(rest, most));
@@ -216,7 +231,13 @@ mod tests {
 
     #[test]
     fn counts_while_held() {
-        let backend = Arc::new(Backend::new("pool", "a", "10.0.0.1:80".parse().unwrap(), 1));
+        let backend = Arc::new(Backend::new(
+            "pool",
+            "a",
+            "10.0.0.1:80".parse().unwrap(),
+            1,
+            token(),
+        ));
         let first = Held::request(&backend);
         let second = Held::request(&backend);
         assert_eq!(backend.in_flight(), 2);

@@ -60,6 +60,18 @@ pub(crate) fn pick(
     Some((place, pool.upstreams[place as usize].clone()))
 }
 
+/// A certain backend, if it may be given a request now.
+pub(crate) fn stay(pool: &LocalPool, place: u32) -> Option<(u32, Rc<Upstream>)> {
+    let upstream = pool.upstreams.get(place as usize)?.clone();
+    let tried = &Tried::default();
+    let rules = Rules {
+        pool,
+        tried,
+        now: clock(),
+    };
+    rules.may(place).then_some((place, upstream))
+}
+
 struct Rules<'a> {
     pool: &'a LocalPool,
     tried: &'a Tried,

@@ -10,12 +10,15 @@ use std::{
 use lb_common::maglev::{self, log2_slots};
 
 use super::{
+    access_log::Writers,
     backend::Backend,
     headers::request_id::RequestIds,
+    lasting,
     listen::Listeners,
     route::{Action, FixedAnswer, Table},
     snapshot::{Listener, Member, Pool, Service, ServiceTls, Snapshot},
     stats::ServiceStats,
+    sticky::{Cookie, SessionKey},
     tls::{self, BadFile, IdentityHeaders, Passthrough, Reload as _},
 };
 use crate::{
@@ -62,6 +65,7 @@ pub(crate) struct Registry {
     /// As they were compiled last, with what they were made of.
     pools: HashMap<String, (Arc<DesiredPool>, Arc<Pool>)>,
     services: HashMap<String, Arc<Service>>,
+    writers: Writers,
 }
 
 impl Registry {
@@ -73,6 +77,7 @@ impl Registry {
             stats: HashMap::new(),
             pools: HashMap::new(),
             services: HashMap::new(),
+            writers: Writers::default(),
         }
     }
 
@@ -170,7 +175,8 @@ impl Registry {
         pools: Vec<Arc<Pool>>,
     ) -> Result<Arc<Service>, Unusable> {
         let http = &config.http;
-        let old = self.services.get(name);
+        let old = self.services.get(name).cloned();
+        let old = old.as_deref();
         // Sessions and tickets live on with it.
         let old_tls = old.and_then(|old| old.tls.clone());
         let same_tls = old_tls.as_ref().map(|old| &old.config) == config.tls.as_ref();
@@ -178,7 +184,7 @@ impl Registry {
             let same = old.pools.len() == pools.len()
                 && (old.pools.iter().zip(&pools)).all(|(old, new)| Arc::ptr_eq(old, new));
             if same && same_tls && *old.http == *http {
-                return Ok(old.clone());
+                return Ok(self.services[name].clone());
             }
         }
         let tls = match &config.tls {
@@ -191,6 +197,10 @@ impl Registry {
         let stats = stats.or_insert_with(|| Arc::new(ServiceStats::new(self.workers)));
         let routes = Table::new(http).map_err(unusable)?;
         let place = |name: &str| pools.iter().position(|pool| pool.name == name).unwrap_or(0);
+        let cookies = routes
+            .routes()
+            .iter()
+            .map(|route| route.sticky.as_ref().map(Cookie::new));
         let targets = routes.routes().iter().map(|route| match &route.action {
             Action::Pools(pools) => (pools.iter())
                 .map(|(name, weight)| (place(name), *weight))
@@ -205,6 +215,10 @@ impl Registry {
             name: name.to_owned(),
             targets: targets.collect(),
             mirrors: mirrors.collect(),
+            cookies: cookies.collect(),
+            rates: lasting::rates(http, &routes, old),
+            clients: lasting::clients(old),
+            log: lasting::log(http, old, &mut self.writers).map_err(unusable)?,
             unavailable: FixedAnswer::new(&http.unavailable).map_err(unusable)?,
             request_ids: RequestIds::new(&http.request_id).map_err(unusable)?,
             tls,
@@ -250,16 +264,17 @@ impl Registry {
             }
             (None, _) => None,
         };
+        let key_of_sessions = SessionKey::new(config.agent.hash_key);
         let members: Vec<Member> = backends
             .iter()
             .map(|(backend, desired)| {
                 let address = SocketAddr::new(desired.address, desired.port);
                 let key = (name.to_owned(), backend.clone(), address);
                 let workers = self.workers;
-                let shared = self
-                    .backends
-                    .entry(key)
-                    .or_insert_with(|| Arc::new(Backend::new(name, backend, address, workers)));
+                let shared = self.backends.entry(key).or_insert_with(|| {
+                    let token = key_of_sessions.token(name, backend);
+                    Arc::new(Backend::new(name, backend, address, workers, token))
+                });
                 Member {
                     backend: shared.clone(),
                     condition: desired.condition,

@@ -15,6 +15,7 @@ pub mod cookies;
 mod executor;
 pub mod headers;
 mod io;
+mod lasting;
 pub mod limits;
 mod listen;
 mod listener;

@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::{
+    access_log::AccessLog,
     backend::Backend,
     headers::request_id::RequestIds,
+    lasting::Rate,
+    limits::ClientConnections,
     listen::Sockets,
     route::{FixedAnswer, Table},
     stats::ServiceStats,
+    sticky::Cookie,
     tls::{self, IdentityHeaders, Passthrough},
 };
 use crate::{
@@ -54,6 +58,14 @@ pub(crate) struct Service {
     pub(crate) tls: Option<Arc<ServiceTls>>,
     /// The pools that requests may go to; the first is its own, or its fallback.
     pub(crate) pools: Vec<Arc<Pool>>,
+    /// By a route's number: how often clients may ask.
+    pub(crate) rates: Vec<Vec<Rate>>,
+    /// By a route's number: the cookie of its sessions, if they stay with a backend.
+    pub(crate) cookies: Vec<Option<Cookie>>,
+    /// Who is connected, where that is limited.
+    pub(crate) clients: Arc<ClientConnections>,
+    /// A line a request, if they are logged.
+    pub(crate) log: Option<Arc<AccessLog>>,
     /// What it has done.
     pub(crate) stats: Arc<ServiceStats>,
 }

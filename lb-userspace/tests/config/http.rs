@@ -5,8 +5,8 @@ use std::time::Duration;
 use lb_userspace::config::{
     Alpn, Config, Size, TlsVersion, UnknownNames, from_json, from_toml,
     http::{
-        Balance, ForwardedHeaders, HttpVersion, Key, LogFormat, ProxyProtocol, RetryOn, SameSite,
-        Scheme, TextMatch,
+        Balance, ForwardedHeaders, HttpVersion, Key, LogFormat, RetryOn, SameSite, Scheme,
+        TextMatch,
     },
 };
 
@@ -21,7 +21,6 @@ address = "10.0.0.11:80"
 [pools.api.http]
 version = "2"
 tls = { ca = "/etc/weir/ca.pem", server_name = "api.internal", certificate = { chain = "/c", key = "/k" }, min_version = "1.3" }
-proxy_protocol = "v2"
 keep_idle = 10
 keepalive = "30s"
 circuit_breaker = { connections = 1, pending = 2, requests = 3 }
@@ -213,7 +212,6 @@ fn every_field_is_read() {
     assert!(!tls.client_auth.as_ref().unwrap().required);
     let pool = &config.pools["api"].http;
     assert_eq!(pool.version, HttpVersion::Http2);
-    assert_eq!(pool.proxy_protocol, Some(ProxyProtocol::V2));
 }
 
 #[test]

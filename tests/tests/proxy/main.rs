@@ -1,6 +1,7 @@
 //! Services of mode `local`: the HTTP proxy, with real clients and servers in namespaces.
 
 mod basics;
+mod clients;
 mod drains;
 mod failures;
 mod grpc;

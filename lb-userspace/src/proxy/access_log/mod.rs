@@ -15,7 +15,7 @@ mod line;
 mod writer;
 
 pub use line::{Entry, Seen};
-pub use writer::Writer;
+pub use writer::{Writer, reopen};
 
 /// A service's access log, shared by all workers.
 pub struct AccessLog {
@@ -79,12 +79,5 @@ impl Writers {
         let writer = Arc::new(Writer::open(to)?);
         self.0.insert(to.to_owned(), writer.clone());
         Ok(writer)
-    }
-
-    /// Opens all files anew, as after a rotation.
-    pub fn reopen(&self) {
-        for writer in self.0.values() {
-            writer.reopen();
-        }
     }
 }

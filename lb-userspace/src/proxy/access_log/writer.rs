@@ -5,8 +5,7 @@ use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
@@ -18,12 +17,19 @@ const QUEUE: usize = 8192;
 /// How soon a rotation is noticed where nothing is written.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often files were to be opened anew.
+static ROTATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Has every log's file opened anew before its next line, as after a rotation.
+pub fn reopen() {
+    ROTATIONS.fetch_add(1, Relaxed);
+}
+
 /// A place that lines are written to. Its thread ends, and all is written, when it is dropped.
 pub struct Writer {
     queue: Option<SyncSender<Vec<u8>>>,
     thread: Option<thread::JoinHandle<()>>,
     dropped: AtomicU64,
-    reopen: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -34,8 +40,7 @@ impl Writer {
     /// The file cannot be opened, or there can be no thread.
     pub fn open(to: &str) -> io::Result<Writer> {
         let (queue, lines) = sync_channel(QUEUE);
-        let reopen = Arc::new(AtomicBool::new(false));
-        let mut output = Output::open(to, reopen.clone())?;
+        let mut output = Output::open(to)?;
         let thread = thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || output.run(&lines))?;
@@ -43,7 +48,6 @@ impl Writer {
             queue: Some(queue),
             thread: Some(thread),
             dropped: AtomicU64::new(0),
-            reopen,
         })
     }
 
@@ -62,11 +66,6 @@ impl Writer {
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
-
-    /// Opens the file anew before the next line.
-    pub fn reopen(&self) {
-        self.reopen.store(true, Relaxed);
-    }
 }
 
 impl Drop for Writer {
@@ -84,12 +83,14 @@ struct Output {
     /// `None`: stdout.
     path: Option<PathBuf>,
     to: BufWriter<Box<dyn Write + Send>>,
-    reopen: Arc<AtomicBool>,
+    /// [`ROTATIONS`] when it was opened.
+    rotations: u64,
     failing: bool,
 }
 
 impl Output {
-    fn open(to: &str, reopen: Arc<AtomicBool>) -> io::Result<Output> {
+    fn open(to: &str) -> io::Result<Output> {
+        let rotations = ROTATIONS.load(Relaxed);
         let path = (to != "stdout").then(|| PathBuf::from(to));
         let to: Box<dyn Write + Send> = match &path {
             Some(path) => Box::new(append(path)?),
@@ -98,7 +99,7 @@ impl Output {
         Ok(Output {
             path,
             to: BufWriter::with_capacity(64 << 10, to),
-            reopen,
+            rotations,
             failing: false,
         })
     }
@@ -114,7 +115,9 @@ impl Output {
                     lines.recv_timeout(IDLE)
                 }
             };
-            if self.reopen.swap(false, Relaxed) {
+            let rotations = ROTATIONS.load(Relaxed);
+            if rotations != self.rotations {
+                self.rotations = rotations;
                 self.open_anew();
             }
             match line {
@@ -182,7 +185,7 @@ mod tests {
         wait_for(&path, "before\none\n");
         let old = directory.path().join("log.1");
         fs::rename(&path, &old).unwrap();
-        writer.reopen();
+        reopen();
         writer.write(b"two\n".to_vec());
         wait_for(&path, "two\n");
         wait_for(&old, "before\none\n");

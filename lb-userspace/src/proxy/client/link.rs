@@ -32,7 +32,7 @@ pub(crate) struct Link {
     pub(crate) body_open: Cell<bool>,
     /// HTTP/1: what the connection is to become.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
-    tls: Cell<bool>,
+    tls: Cell<Option<(&'static str, &'static str)>>,
     identity: RefCell<Option<ClientIdentity>>,
     /// Of the service that accepted it.
     stats: Arc<ServiceStats>,
@@ -56,7 +56,7 @@ impl Link {
             requests: Cell::new(0),
             body_open: Cell::new(false),
             tunnel: RefCell::default(),
-            tls: Cell::new(false),
+            tls: Cell::new(None),
             identity: RefCell::default(),
             stats,
         })
@@ -66,12 +66,17 @@ impl Link {
 impl Link {
     /// Whether it is encrypted.
     pub(crate) fn is_tls(&self) -> bool {
+        self.tls.get().is_some()
+    }
+
+    /// The version of TLS and the cipher that it is encrypted with.
+    pub(crate) fn tls(&self) -> Option<(&'static str, &'static str)> {
         self.tls.get()
     }
 
-    /// It is encrypted.
-    pub(super) fn set_tls(&self) {
-        self.tls.set(true);
+    /// It is encrypted with these.
+    pub(super) fn set_tls(&self, version: &'static str, cipher: &'static str) {
+        self.tls.set(Some((version, cipher)));
     }
 
     /// What the client's certificate says.

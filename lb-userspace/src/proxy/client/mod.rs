@@ -4,6 +4,7 @@ mod h1;
 mod h2;
 mod linger;
 mod link;
+mod proxied;
 mod tls;
 
 use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, task::Poll};
@@ -32,6 +33,15 @@ pub(crate) async fn serve(
     let service = listener.service();
     let plan = service.plan.clone();
     drop(service);
+    let most = plan.http.limits.connections_per_client;
+    let Some(peer) = proxied::peer(&worker, &listener, &plan, &tcp, peer).await else {
+        return;
+    };
+    // Counted until the connection is over.
+    let admitted = most.map(|most| plan.clients.admit(peer.ip(), most));
+    if let Some(None) = admitted {
+        return;
+    }
     let link = Link::new(worker, listener, peer);
     let mut stream = match &plan.tls {
         None => Stream::Plain(tcp),

@@ -50,7 +50,13 @@ pub(super) async fn accept(
                 let certificates = stream.get_ref().1.peer_certificates();
                 link.set_identity(headers.of(certificates));
             }
-            link.set_tls();
+            let session = stream.get_ref().1;
+            let version = session
+                .protocol_version()
+                .and_then(|version| version.as_str());
+            let cipher = session.negotiated_cipher_suite();
+            let cipher = cipher.and_then(|cipher| cipher.suite().as_str());
+            link.set_tls(version.unwrap_or("TLS"), cipher.unwrap_or_default());
             Some(Stream::Server(Box::new(stream)))
         }
         Err(error) => {

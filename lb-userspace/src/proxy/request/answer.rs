@@ -20,6 +20,8 @@ pub(crate) enum Refusal {
     Slow,
     /// Its body is too large.
     TooLarge,
+    /// The client asks too often: seconds until it may again.
+    TooMany(u64),
     /// CONNECT.
     Connect,
     /// The backend broke, or what it said is no HTTP.
@@ -36,6 +38,7 @@ impl Refusal {
             Refusal::Coding => StatusCode::NOT_IMPLEMENTED,
             Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::BadGateway => StatusCode::BAD_GATEWAY,
             Refusal::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -48,6 +51,7 @@ impl Refusal {
             Refusal::Coding => "The request's body is coded in a way that is not understood.",
             Refusal::Slow => "The request did not come in time.",
             Refusal::TooLarge => "The request's body is too large.",
+            Refusal::TooMany(_) => "Too many requests.",
             Refusal::Connect => "This is no proxy to connect through.",
             Refusal::BadGateway => "The backend failed.",
             Refusal::GatewayTimeout => "The backend did not answer in time.",
@@ -70,6 +74,9 @@ impl Refusal {
                 let methods = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
                 headers.insert(ALLOW, HeaderValue::from_static(methods));
                 close(headers);
+            }
+            Refusal::TooMany(after) => {
+                headers.insert(RETRY_AFTER, after.into());
             }
             Refusal::BadGateway | Refusal::GatewayTimeout => {}
         }

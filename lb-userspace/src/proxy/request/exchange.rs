@@ -1,10 +1,16 @@
 //! A request from its first byte to its answer's last: what is counted of it, whatever its end.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant, SystemTime},
+};
 
-use super::body::Source;
+use hyper::http::request::Parts;
+
+use super::{body::Source, prepare::Ready};
 use crate::proxy::{
-    backend::Held,
+    access_log::{Entry, Seen},
+    backend::{Backend, Held},
     client::Link,
     local::{LocalPool, LocalService},
     upstream::Upstream,
@@ -20,6 +26,17 @@ pub(crate) struct Exchange {
     status: u16,
     bytes_out: u64,
     complete: bool,
+    /// What is to be logged of it.
+    log: Option<Box<Logged>>,
+}
+
+/// What the access log wants to know.
+struct Logged {
+    seen: Seen,
+    began: SystemTime,
+    start: Instant,
+    tries: u32,
+    answered: Option<Duration>,
 }
 
 struct At {
@@ -46,12 +63,53 @@ impl Exchange {
             status: 0,
             bytes_out: 0,
             complete: false,
+            log: None,
         }
+    }
+
+    /// What it asks, if it is to be logged.
+    pub(crate) fn asks(&mut self, parts: &Parts) {
+        if self.service.plan.log.is_some() {
+            let peer = self.link.peer.ip();
+            let seen = Seen::new(
+                &parts.method,
+                &parts.uri,
+                parts.version,
+                &parts.headers,
+                peer,
+            );
+            self.log = Some(Box::new(Logged {
+                seen,
+                began: SystemTime::now(),
+                start: Instant::now(),
+                tries: 0,
+                answered: None,
+            }));
+        }
+    }
+
+    /// What it was found to be.
+    pub(super) fn prepared(&mut self, ready: &Ready<'_>) {
+        if let Some(log) = &mut self.log {
+            log.seen.client = ready.client;
+            log.seen.route.clone_from(&ready.route.name);
+            let id = ready.id.as_ref().and_then(|id| id.to_str().ok());
+            log.seen.id = id.map(str::to_owned);
+            log.seen.trace = ready.span.map(|span| format!("{:032x}", span.trace));
+        }
+    }
+
+    /// The backend that it is at.
+    pub(crate) fn backend(&self) -> Option<&Backend> {
+        self.at.as_ref().map(|at| &*at.upstream.backend)
     }
 
     /// It goes to a backend, after others perhaps.
     pub(crate) fn goes_to(&mut self, pool: &Rc<LocalPool>, upstream: &Rc<Upstream>) {
         self.leave();
+        if let Some(log) = &mut self.log {
+            log.tries += 1;
+        }
         pool.in_flight.set(pool.in_flight.get() + 1);
         upstream.stats().requests.add(1);
         self.at = Some(At {
@@ -68,6 +126,9 @@ impl Exchange {
         if let Some(at) = &self.at {
             at.upstream.backend.measured(at.since.elapsed());
             at.upstream.stats().answered(status);
+            if let Some(log) = &mut self.log {
+                log.answered = Some(at.since.elapsed());
+            }
         }
     }
 
@@ -106,6 +167,29 @@ impl Exchange {
         }
     }
 
+    /// Writes its line.
+    fn record(&mut self) {
+        let (Some(logged), Some(log)) = (self.log.take(), &self.service.plan.log) else {
+            return;
+        };
+        let at = self.at.as_ref();
+        log.record(&Entry {
+            seen: &logged.seen,
+            service: &self.service.plan.name,
+            began: logged.began,
+            status: self.status,
+            complete: self.complete,
+            backend: at.map(|at| (&*at.upstream.backend.pool, &*at.upstream.backend.name)),
+            retries: logged.tries.saturating_sub(1),
+            bytes_in: self.source.as_ref().map_or(0, |source| source.received()),
+            bytes_out: self.bytes_out,
+            tls: self.link.tls(),
+            queued: at.map(|at| at.since.saturating_duration_since(logged.start)),
+            answered: logged.answered,
+            total: logged.start.elapsed(),
+        });
+    }
+
     fn leave(&mut self) {
         if let Some(at) = self.at.take() {
             at.pool.in_flight.set(at.pool.in_flight.get() - 1);
@@ -119,6 +203,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.record();
         self.leave();
         let stats = self.service.stats();
         stats.requests_in_flight.sub(1);

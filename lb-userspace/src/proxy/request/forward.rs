@@ -5,7 +5,7 @@ use std::{future::poll_fn, rc::Rc, task::Poll};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
-    header::{CONNECTION, EXPECT, HOST, HeaderValue, UPGRADE},
+    header::{CONNECTION, EXPECT, HOST, HeaderValue, SET_COOKIE, UPGRADE},
     http::{request::Parts, response, uri},
 };
 
@@ -22,10 +22,11 @@ use super::{
     retry::{Retrying, allows, is_idempotent},
 };
 use crate::proxy::{
-    balance::{Tried, pick},
+    balance::{Tried, pick, stay},
     headers::connection,
     local::LocalPool,
     route::Route,
+    sticky::Token,
     timers::ticks,
     tunnel::Tunnel,
     upstream::Lease,
@@ -48,6 +49,9 @@ pub(super) async fn forward(
 ) -> Response<Reply> {
     let service = exchange.service.clone();
     let route = ready.route;
+    let cookie = service.plan.cookies[route.number].as_ref();
+    let sent = cookie.and_then(|cookie| cookie.read(&parts.headers));
+    exchange.prepared(&ready);
     let mut head = Head {
         method: parts.method,
         uri: parts.uri,
@@ -71,13 +75,15 @@ pub(super) async fn forward(
     }
     let pool = service.pools[ready.pool].clone();
     let copied = service.plan.mirrors[route.number].map(|_| head.clone());
-    let answered = tries(&mut exchange, &pool, route, ready.hash, head).await;
+    let answered = tries(&mut exchange, &pool, &ready, head).await;
     if let Some(copied) = copied {
         let source = exchange.source.as_ref();
         mirror(&exchange.link, &service, route, &copied, source);
     }
+    let mut cookie = None;
     let mut response = match answered {
         Ok((response, lease)) => {
+            cookie = session_cookie(&exchange, route, sent);
             finish(exchange, route, response, lease, ready.upgrade.is_some()).await
         }
         Err(Failure::Breaker) => {
@@ -87,11 +93,21 @@ pub(super) async fn forward(
         }
         Err(failure) => refuse(&mut exchange, refusal(&failure)),
     };
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     route.response_headers.apply(response.headers_mut());
     if let (Some(ids), Some(id)) = (&service.plan.request_ids, ready.id) {
         response.headers_mut().insert(ids.header(), id);
     }
     response
+}
+
+/// The cookie for the client's session to come back, unless it has it already.
+fn session_cookie(exchange: &Exchange, route: &Route, sent: Option<Token>) -> Option<HeaderValue> {
+    let cookie = exchange.service.plan.cookies[route.number].as_ref()?;
+    let token = exchange.backend()?.token;
+    (sent != Some(token)).then(|| cookie.set(token, exchange.link.is_tls()))?
 }
 
 fn refuse(exchange: &mut Exchange, refusal: Refusal) -> Response<Reply> {
@@ -122,11 +138,11 @@ fn refusal(failure: &Failure) -> Refusal {
 async fn tries(
     exchange: &mut Exchange,
     pool: &Rc<LocalPool>,
-    route: &Route,
-    hash: u64,
+    ready: &Ready<'_>,
     head: Head,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let timers = exchange.link.worker.timers.clone();
+    let (route, hash) = (ready.route, ready.hash);
     let idempotent = is_idempotent(&head.method);
     let times = Times::of(&route.timeouts, &timers);
     let mut head = Some(head);
@@ -134,9 +150,12 @@ async fn tries(
     let mut left = route.retries.attempts;
     let mut retrying: Option<Retrying> = None;
     let mut closed_before = false;
+    let mut stays = ready.stays;
     loop {
-        let (first_place, mut upstream) =
-            pick(pool, route.balance, hash, &tried).ok_or(Failure::Breaker)?;
+        let first = stays.take().and_then(|place| stay(pool, place));
+        let (first_place, mut upstream) = first
+            .or_else(|| pick(pool, route.balance, hash, &tried))
+            .ok_or(Failure::Breaker)?;
         tried.add(first_place);
         let this = match left {
             0 => head.take(),

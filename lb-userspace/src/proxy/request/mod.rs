@@ -32,11 +32,12 @@ pub(crate) async fn handle(
     link: Rc<Link>,
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, Infallible> {
-    let exchange = Exchange::begin(&link);
+    let mut exchange = Exchange::begin(&link);
     let service = exchange.service.clone();
     let old = request.version() < Version::HTTP_2;
     let acceptable = acceptable(&link, &request);
     let (mut parts, body) = request.into_parts();
+    exchange.asks(&parts);
     let outcome = acceptable.and_then(|()| prepare(&link, &service.plan, &mut parts));
     let mut response = match outcome {
         Ok(Outcome::Ready(ready)) => forward(exchange, ready, parts, body).await,

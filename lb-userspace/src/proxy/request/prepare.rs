@@ -1,22 +1,28 @@
 //! What is made of a request before it goes to a backend: one host, no headers of this hop, a
 //! route, and what backends are told of the client.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use hyper::{Version, header::HeaderValue, http::request::Parts};
 
 use super::{Reply, answer, answer::Refusal};
 use crate::{
     config::http::Scheme,
+    desired::Condition,
     proxy::{
         client::Link,
         headers::{
             authority::{self, BadTarget},
             connection,
             forwarded::Hop,
+            trace::Span,
         },
+        limits,
         route::{self, Action, Route},
-        snapshot::Service,
+        snapshot::{Member, Service},
     },
 };
 
@@ -28,6 +34,12 @@ pub(super) struct Ready<'a> {
     pub(super) pool: usize,
     /// What a backend is chosen by, where that is a hash.
     pub(super) hash: u64,
+    /// The backend that its session stays with, by its place in the pool.
+    pub(super) stays: Option<u32>,
+    /// Who asks.
+    pub(super) client: IpAddr,
+    /// What is traced of it, if it is.
+    pub(super) span: Option<Span>,
     /// The protocol that the client wants to go on with.
     pub(super) upgrade: Option<HeaderValue>,
     /// Its id.
@@ -66,6 +78,7 @@ pub(super) fn prepare<'a>(
         normalize(parts)?;
     }
     let route = service.routes.find(&seen(parts));
+    limit(service, route, parts, client)?;
     if let Some(answer) = own_answer(link, parts, route) {
         return Ok(Outcome::Answer(Box::new(answer)));
     }
@@ -74,14 +87,58 @@ pub(super) fn prepare<'a>(
     let trusted = http.forwarded.trusts(peer);
     let ids = service.request_ids.as_ref();
     let id = ids.map(|ids| ids.apply(&mut parts.headers, trusted));
-    http.trace.begin(&mut parts.headers);
+    let span = http.trace.begin(&mut parts.headers);
+    let stays = session(service, route, parts);
     Ok(Outcome::Ready(Ready {
         route,
-        pool: choose(&service.targets[route.number]),
+        pool: stays.map_or_else(|| choose(&service.targets[route.number]), |(pool, _)| pool),
         hash,
+        stays: stays.map(|(_, place)| place),
+        client,
+        span,
         upgrade,
         id,
     }))
+}
+
+/// Counts the request where that is limited.
+fn limit(service: &Service, route: &Route, parts: &Parts, client: IpAddr) -> Result<(), Refusal> {
+    let rates = &service.rates[route.number];
+    if rates.is_empty() {
+        return Ok(());
+    }
+    let now = Instant::now();
+    let who = limits::client_of(client);
+    let request = seen(parts);
+    for rate in rates {
+        // Those who lack what is counted by are not limited.
+        let Some(key) = rate.config.key.value(who, &request) else {
+            continue;
+        };
+        // In whole seconds, and never too early.
+        let wait = |wait: Duration| Refusal::TooMany(wait.as_secs() + 1);
+        rate.limiter.take(&key, now).map_err(wait)?;
+    }
+    Ok(())
+}
+
+/// The pool and backend that a session stays with, if it may still be given requests; one that
+/// drains may.
+fn session(service: &Service, route: &Route, parts: &Parts) -> Option<(usize, u32)> {
+    let cookie = service.cookies[route.number].as_ref()?;
+    let token = cookie.read(&parts.headers)?;
+    let own = [(0, 1)];
+    let targets = match &*service.targets[route.number] {
+        [] => &own[..],
+        targets => targets,
+    };
+    targets.iter().find_map(|(number, _)| {
+        let pool = service.pools.get(*number)?;
+        let has =
+            |member: &Member| member.backend.token == token && member.condition != Condition::Dead;
+        let place = pool.members.iter().position(has)?;
+        Some((*number, u32::try_from(place).ok()?))
+    })
 }
 
 /// A request as routes see it.
