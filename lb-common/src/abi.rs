@@ -101,7 +101,7 @@ pub mod mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
     /// See [`ring_word`]: one aligned word, so that a packet never combines one ring with
-    /// another's size. 0: no ring, every packet is dropped as `NoBackend`.
+    /// another's size. 0: no ring, but one slot that is nobody's.
     pub ring: u64,
     /// The VIP, network order.
     pub address: Address,
@@ -160,12 +160,19 @@ pub mod service_flags {
     pub const REFUSE_SILENTLY: u8 = 2;
 }
 
-/// [`Service::ring`] of the ring at `ring_index` in `RINGS`, with `1 << log2_slots` slots.
-pub const fn ring_word(ring_index: u32, log2_slots: u32) -> u64 {
-    ((ring_index as u64) << 32) | ((1u64 << log2_slots) - 1)
+/// Slots are in arrays of `1 << LOG2_SEGMENT`, the largest ring's: slot `n` of all is in the
+/// array at `n >> LOG2_SEGMENT` of `SEGMENTS`.
+pub const LOG2_SEGMENT: u32 = 16;
+/// Slots in a segment.
+pub const SEGMENT_SLOTS: u32 = 1 << LOG2_SEGMENT;
+
+/// [`Service::ring`] of a ring of `1 << log2_slots` slots from the slot `first` of all on,
+/// which is a multiple of their number.
+pub const fn ring_word(first: u32, log2_slots: u32) -> u64 {
+    ((first as u64) << 32) | ((1u64 << log2_slots) - 1)
 }
 
-/// The index in `RINGS` and the slot mask of a [`Service::ring`].
+/// The first slot and the slot mask of a [`Service::ring`].
 pub const fn ring_of(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
@@ -212,8 +219,13 @@ pub struct NextHop {
     /// Interface to send on.
     pub ifindex: u32,
     /// Largest packet that fits, from the IP header on, in bytes; 0: not known.
-    pub mtu: u32,
+    pub mtu: u16,
+    /// The interface's index in `DEVICES`.
+    pub device: u16,
 }
+
+/// Interfaces that frames may leave by: the entries of `DEVICES`.
+pub const MAX_DEVICES: u16 = 256;
 
 /// The first 48 bits of a [`NextHop`] word.
 pub const fn mac_word(mac: [u8; 6]) -> u64 {
@@ -383,10 +395,11 @@ pub struct Counters {
 
 const _: () = assert!(align_of::<Backend>() == 64, "a backend is one cache line");
 
-/// The value of `EGRESS`, by interface index: the interface to send on for it, and the VLAN
-/// id in the upper half (0: untagged). A VLAN device's frames go out of its parent.
-pub const fn egress(ifindex: u32, vlan: u16) -> u64 {
-    ifindex as u64 | ((vlan as u64) << 32)
+/// The value of `EGRESS`, by interface index: the interface to send on for it (bits 0 to 31),
+/// the VLAN id (bits 32 to 47; 0: untagged) and the interface's index in `DEVICES` (the
+/// others). A VLAN device's frames go out of its parent.
+pub const fn egress(ifindex: u32, vlan: u16, device: u16) -> u64 {
+    ifindex as u64 | ((vlan as u64) << 32) | ((device as u64) << 48)
 }
 
 /// Asks the agent, through the ring buffer `NEIGHBOUR_REQUESTS`, to have the kernel resolve

@@ -4,7 +4,7 @@
 
 use core::ptr::from_ref;
 
-use crate::abi::{Front, ServiceKey};
+use crate::abi::{Address, Front, ServiceKey};
 
 /// [`Front::word`] where the map has no key of this place.
 pub const ABSENT: u64 = 0;
@@ -30,7 +30,7 @@ const SECOND: u64 = 0xff51_afd7_ed55_8ccd;
 /// configures services chooses the keys, so no secret is needed.
 #[inline(always)]
 pub const fn place(key: &ServiceKey, mask: u32) -> u32 {
-    let first = (key.address[0] ^ ((tag(key) as u64) << 32)).wrapping_mul(FIRST);
+    let first = (key.address[0] ^ ((key.rest() as u64) << 32)).wrapping_mul(FIRST);
     // A product's low bits know nothing of its factors' high ones, so those are folded in.
     let second = (first ^ (first >> 32) ^ key.address[1]).wrapping_mul(SECOND);
     ((second ^ (second >> 32)).wrapping_mul(FIRST) >> 32) as u32 & mask
@@ -40,7 +40,7 @@ pub const fn place(key: &ServiceKey, mask: u32) -> u32 {
 pub const fn entry(key: &ServiceKey, value: u32) -> Front {
     Front {
         address: key.address,
-        word: ((value as u64) << 32) | tag(key) as u64,
+        word: ((value as u64) << 32) | key.rest() as u64,
         reserved: 0,
     }
 }
@@ -54,7 +54,7 @@ pub fn look(entry: &Front, key: &ServiceKey) -> Found {
     if word == SHARED {
         return Found::AskMap;
     }
-    if word as u32 != tag(key) || entry.address != key.address {
+    if word as u32 != key.rest() || entry.address != key.address {
         return Found::Absent;
     }
     // The address was of this word only if the word is still there.
@@ -64,11 +64,25 @@ pub fn look(entry: &Front, key: &ServiceKey) -> Found {
     }
 }
 
-/// What a key has beside its address. Never [`ABSENT`] or [`SHARED`]: the family is the
-/// highest byte, and not zero.
-#[inline(always)]
-const fn tag(key: &ServiceKey) -> u32 {
-    key.port as u32 | (key.protocol as u32) << 16 | (key.family as u32) << 24
+impl ServiceKey {
+    /// What it has beside its address. Never [`ABSENT`] or [`SHARED`]: the family is the
+    /// highest byte, and not zero.
+    #[inline(always)]
+    pub const fn rest(&self) -> u32 {
+        self.port as u32 | (self.protocol as u32) << 16 | (self.family as u32) << 24
+    }
+
+    /// The key with this address and [`ServiceKey::rest`].
+    #[inline(always)]
+    pub const fn new(address: Address, rest: u32) -> Self {
+        Self {
+            address,
+            port: rest as u16,
+            protocol: (rest >> 16) as u8,
+            family: (rest >> 24) as u8,
+            reserved: 0,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +105,7 @@ mod tests {
         let here = key([0x0100_a8c0, 0], 80, IPV4);
         let entry = entry(&here, 7);
         assert_eq!(look(&entry, &here), Found::Value(7));
+        assert_eq!(ServiceKey::new(here.address, here.rest()), here);
         for other in [
             key([0x0200_a8c0, 0], 80, IPV4),
             key([0x0100_a8c0, 1], 80, IPV4),

@@ -42,7 +42,8 @@ pub(crate) fn known<T: Tables>(
     index: u32,
     service: &Service,
 ) -> Result<Target, Stop> {
-    let Some(flow) = remembered(tables, packet, service) else {
+    // A copy, as in `selection::choose`.
+    let Some(flow) = remembered(tables, &{ *packet }, service) else {
         return Err(match packet.protocol == TCP && !packet.opens() {
             true => stop(service, index, Reason::UnknownFlow),
             false => Stop::Open,

@@ -29,7 +29,7 @@ pub struct Memory {
     pub keys: BTreeMap<ServiceKey, u32>,
     /// Services by index.
     pub services: BTreeMap<u32, Service>,
-    /// Rings by index; a ring's slots are as many as its services say.
+    /// Rings by their first slot's number; a ring's slots are as many as its services say.
     pub rings: BTreeMap<u32, Vec<Slot>>,
     /// Backends by id.
     pub backends: BTreeMap<u32, Backend>,
@@ -138,8 +138,9 @@ impl Tables for Memory {
         self.services.get(&index)
     }
 
-    fn slot(&self, ring: u32, index: u32) -> Option<Slot> {
-        self.rings.get(&ring)?.get(index as usize).copied()
+    fn slot(&self, number: u32) -> Option<Slot> {
+        let (first, slots) = self.rings.range(..=number).next_back()?;
+        slots.get((number - first) as usize).copied()
     }
 
     fn backend(&self, id: u32) -> Option<&Backend> {

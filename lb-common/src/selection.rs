@@ -45,7 +45,8 @@ pub(crate) fn choose<T: Tables>(
     };
     let id = match slot.track() {
         false => slot.current(),
-        true => tracked(tables, packet, index, service, {
+        // A copy: what others read from memory would be there for every packet.
+        true => tracked(tables, &{ *packet }, index, service, {
             places(tables, packet, service, hash)
         }),
     };
@@ -140,8 +141,8 @@ fn places<T: Tables>(tables: &T, packet: &Packet, service: &Service, hash: u64) 
 
 #[inline(always)]
 fn slot<T: Tables>(tables: &T, service: &Service, place: u64) -> Option<Slot> {
-    let (ring, mask) = ring_of(service.ring);
-    tables.slot(ring, place as u32 & mask)
+    let (first, mask) = ring_of(service.ring);
+    tables.slot(first | place as u32 & mask)
 }
 
 /// The owner of new flows of the slot at a place.

@@ -22,14 +22,23 @@ pub enum Verdict {
     Pass,
     /// It goes nowhere; counted.
     Drop(Reason),
-    /// Send it out of the interface with this index.
-    Send(u32),
+    /// Send it.
+    Send(Exit),
     /// It is the first of a flow that is to be remembered: give the unchanged frame to
     /// [`open`]. Apart, since it is rare and needs a stack of its own in the kernel.
     Open,
     /// It goes nowhere, counted, and its sender is told: give the unchanged frame to
     /// [`crate::answer::answer`]. Apart for the same reason.
     Answer,
+}
+
+/// Where a frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Interface index.
+    pub ifindex: u32,
+    /// The interface's index in `DEVICES`.
+    pub device: u16,
 }
 
 /// Why a packet is not sent on.
@@ -57,7 +66,7 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
         Parsed::Other => Err(Stop::Pass),
     };
     match sent {
-        Ok(ifindex) => Verdict::Send(ifindex),
+        Ok(exit) => Verdict::Send(exit),
         Err(stopped) => stop(tables, stopped),
     }
 }
@@ -103,7 +112,7 @@ fn steer_packet<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet,
-) -> Result<u32, Stop> {
+) -> Result<Exit, Stop> {
     if let Some(index) = tables.service_index(&packet.service_key()) {
         let service = tables
             .service(index)
@@ -150,7 +159,7 @@ fn forward<F: Frame, T: Tables>(
     index: u32,
     service: &Service,
     target: Target,
-) -> Result<u32, Reason> {
+) -> Result<Exit, Reason> {
     let backend = usable_backend(tables, target.backend)?;
     let hop = hop_to(tables, packet, service.mode, backend)?;
     fits(frame, packet, &hop)?;
@@ -161,7 +170,7 @@ fn forward<F: Frame, T: Tables>(
     }
     readdress(frame, packet, &hop)?;
     tables.count_forwarded(index, target.backend, bytes, packet.opens());
-    Ok(hop.ifindex)
+    Ok(hop.exit())
 }
 
 /// A packet from a backend, to the client that saw the service's VIP.
@@ -172,7 +181,7 @@ fn backward<F: Frame, T: Tables>(
     packet: &Packet,
     index: u32,
     client: Option<Endpoint>,
-) -> Result<u32, Stop> {
+) -> Result<Exit, Stop> {
     let stop = |reason| Stop::Drop(index, reason);
     let service = tables.service(index).ok_or(stop(Reason::Inconsistent))?;
     let hop = match tables.route(&RouteQuery {
@@ -191,7 +200,7 @@ fn backward<F: Frame, T: Tables>(
     may_route(packet).map_err(stop)?;
     translate(frame, packet, Some(service.endpoint()), client).map_err(stop)?;
     readdress(frame, packet, &hop).map_err(stop)?;
-    Ok(hop.ifindex)
+    Ok(hop.exit())
 }
 
 /// The backend with an id that a table holds.
@@ -253,6 +262,17 @@ fn may_route(packet: &Packet) -> Result<(), Reason> {
     match packet.ttl {
         0 | 1 => Err(Reason::TtlExceeded),
         _ => Ok(()),
+    }
+}
+
+impl NextHop {
+    /// Where its frames leave.
+    #[inline(always)]
+    fn exit(&self) -> Exit {
+        Exit {
+            ifindex: self.ifindex,
+            device: self.device,
+        }
     }
 }
 

@@ -27,8 +27,8 @@ pub trait Tables {
     fn is_vip(&self, key: &ServiceKey) -> bool;
     /// The service at an index.
     fn service(&self, index: u32) -> Option<&Service>;
-    /// A slot of a ring.
-    fn slot(&self, ring: u32, index: u32) -> Option<Slot>;
+    /// A slot, by its number among those of all rings.
+    fn slot(&self, number: u32) -> Option<Slot>;
     /// A backend by id.
     fn backend(&self, id: u32) -> Option<&Backend>;
 

@@ -28,9 +28,9 @@ pub(crate) fn weir(context: XdpContext) -> u32 {
     let ingress = context.ingress_ifindex() as u32;
     let tables = KernelTables::new(&context, ingress);
     match steer(&mut XdpFrame::new(&context), &tables) {
-        Verdict::Send(out) if out == ingress => xdp_action::XDP_TX,
-        Verdict::Send(out) => maps::DEVICES
-            .redirect(out, 0)
+        Verdict::Send(exit) if exit.ifindex == ingress => xdp_action::XDP_TX,
+        Verdict::Send(exit) => maps::DEVICES
+            .redirect(exit.device.into(), 0)
             .unwrap_or_else(|_| lost(&tables)),
         Verdict::Open => hand_on(&context, &tables, OPEN),
         Verdict::Answer => hand_on(&context, &tables, ANSWER),

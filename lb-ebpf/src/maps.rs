@@ -2,21 +2,20 @@
 //! `lb_common::abi` says what keys and values mean.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{
-        Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
+        Array, ArrayOfMaps, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
     },
     macros::btf_map,
 };
 use lb_common::abi::{
     Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, Flow, FlowKey, Front,
-    NatForward, NatReturn, NeighbourRequest, Service, ServiceKey, Settings,
+    MAX_DEVICES, NatForward, NatReturn, NeighbourRequest, SEGMENT_SLOTS, Service, ServiceKey,
+    Settings,
 };
 
 /// The agent writes it in place.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
-/// Inner maps of any size.
-const ANY_SIZE: usize = BPF_F_INNER_MAP as usize;
 /// Memory is taken as flows come.
 const GROWING: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -36,9 +35,9 @@ pub(crate) static SERVICES_FRONT: Array<Front, 16_384, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static SERVICES: Array<Service, 4097, MMAPABLE> = Array::new();
 
-/// Rings by ring index; an inner array has a power of two of slots.
+/// The slots of all rings, by segment.
 #[btf_map]
-pub(crate) static RINGS: ArrayOfMaps<Array<u64, 1, { MMAPABLE | ANY_SIZE }>, 8192> =
+pub(crate) static SEGMENTS: ArrayOfMaps<Array<u64, { SEGMENT_SLOTS as usize }, MMAPABLE>, 8192> =
     ArrayOfMaps::new();
 
 /// Backends by id.
@@ -98,9 +97,10 @@ pub(crate) static ICMP_SENT: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static EGRESS: HashMap<u32, u64, 256> = HashMap::new();
 
-/// Interfaces by their index, for redirecting.
+/// Interfaces for redirecting, by their place in the agent's list: an array is found faster
+/// than a hash map of interface indexes.
 #[btf_map]
-pub(crate) static DEVICES: DevMapHash<256> = DevMapHash::new();
+pub(crate) static DEVICES: DevMap<{ MAX_DEVICES as usize }> = DevMap::new();
 
 /// Ways that the kernel was asked for lately.
 #[btf_map]

@@ -143,7 +143,7 @@ fn via(fib: &FibLookup, query: &RouteQuery) -> Route {
     let Some(egress) = (unsafe { maps::EGRESS.get(fib.ifindex) }).copied() else {
         return Route::None(Reason::EgressUnknown);
     };
-    let vlan = egress >> 32;
+    let (vlan, device) = (egress >> 32 & 0xffff, (egress >> 48) as u16);
     // SAFETY: both members are integers; after a look-up it is the MTU (Linux 5.12).
     let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
     Route::Via {
@@ -151,7 +151,8 @@ fn via(fib: &FibLookup, query: &RouteQuery) -> Route {
             destination: mac_word(fib.dmac) | (vlan << 48),
             source: mac_word(fib.smac),
             ifindex: egress as u32,
-            mtu: u32::from(mtu),
+            mtu,
+            device,
         },
         on_link: next_hop_address(fib) == (query.family, query.destination),
     }

@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, NatForward, NatReturn,
-        Service, ServiceKey, TICK_NS,
+        Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, LOG2_SEGMENT, NatForward,
+        NatReturn, SEGMENT_SLOTS, Service, ServiceKey, TICK_NS,
     },
     front::{self, Found},
     hash::HashKey,
@@ -38,6 +38,38 @@ impl<'a> KernelTables<'a> {
     pub(crate) fn new(context: &'a XdpContext, ingress: u32) -> Self {
         Self { context, ingress }
     }
+}
+
+/// The hash maps of endpoints.
+#[derive(Clone, Copy)]
+enum Map {
+    Services,
+    Returns,
+}
+
+/// What a hash map has for a key.
+#[inline(always)]
+fn ask(map: Map, key: &ServiceKey) -> Option<u32> {
+    let [first, second] = key.address;
+    let found = ask_by_words(map, first, second, key.rest());
+    (found != NOTHING).then_some(found as u32)
+}
+
+/// What [`ask_by_words`] finds where there is nothing.
+const NOTHING: u64 = u64::MAX;
+
+/// A function of its own, given words, so that keys stand in memory only where they must.
+#[inline(never)]
+fn ask_by_words(map: Map, first: u64, second: u64, rest: u32) -> u64 {
+    let key = ServiceKey::new([first, second], rest);
+    // SAFETY: one aligned word, copied at once.
+    let found = unsafe {
+        match map {
+            Map::Services => maps::SERVICES_BY_KEY.get(key),
+            Map::Returns => maps::RETURNS.get(key),
+        }
+    };
+    found.map_or(NOTHING, |value| u64::from(*value))
 }
 
 #[inline(always)]
@@ -98,15 +130,13 @@ impl Tables for KernelTables<'_> {
         match front::look(maps::SERVICES_FRONT.get(place)?, key) {
             Found::Value(index) => Some(index),
             Found::Absent => None,
-            // SAFETY: one aligned word, copied at once.
-            Found::AskMap => unsafe { maps::SERVICES_BY_KEY.get(key) }.copied(),
+            Found::AskMap => ask(Map::Services, key),
         }
     }
 
     #[inline(always)]
     fn is_vip(&self, key: &ServiceKey) -> bool {
-        // SAFETY: nothing of it is read.
-        unsafe { maps::SERVICES_BY_KEY.get(key) }.is_some()
+        ask(Map::Services, key).is_some()
     }
 
     #[inline(always)]
@@ -115,8 +145,11 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn slot(&self, ring: u32, index: u32) -> Option<Slot> {
-        maps::RINGS.get_value(ring, &index).map(|word| Slot(*word))
+    fn slot(&self, number: u32) -> Option<Slot> {
+        let index = number & (SEGMENT_SLOTS - 1);
+        maps::SEGMENTS
+            .get_value(number >> LOG2_SEGMENT, &index)
+            .map(|word| Slot(*word))
     }
 
     #[inline(always)]
@@ -130,8 +163,7 @@ impl Tables for KernelTables<'_> {
         match front::look(maps::RETURNS_FRONT.get(place)?, key) {
             Found::Value(index) => Some(index),
             Found::Absent => None,
-            // SAFETY: one aligned word, copied at once.
-            Found::AskMap => unsafe { maps::RETURNS.get(key) }.copied(),
+            Found::AskMap => ask(Map::Returns, key),
         }
     }
 

@@ -283,6 +283,7 @@ impl World {
                     source: 0,
                     ifindex: wire::BACKEND_SIDE,
                     mtu: 0,
+                    device: 0,
                 },
                 address: ipv4_address(u32::from_ne_bytes(wire::backend(id))),
                 port: wire::PORT.to_be(),

@@ -3,8 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, bail};
-use aya::{Ebpf, maps::xdp::DevMapHash, programs::xdp::XdpMode};
-use lb_common::abi::egress;
+use aya::{Ebpf, programs::xdp::XdpMode};
+use lb_common::abi::{MAX_DEVICES, egress};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -39,12 +39,19 @@ pub(crate) fn attach(
     maps: &mut Maps,
     interfaces: &[Interface],
 ) -> anyhow::Result<Vec<Attachment>> {
+    if interfaces.len() > usize::from(MAX_DEVICES) {
+        bail!(
+            "{} interfaces are more than {MAX_DEVICES}",
+            interfaces.len()
+        );
+    }
     let mut indexed = Vec::new();
-    for interface in interfaces {
+    for (device, interface) in (0..).zip(interfaces) {
         let index = nix::net::if_::if_nametoindex(interface.name.as_str())
             .with_context(|| format!("there is no interface {}", interface.name))?;
-        maps.egress.insert(index, egress(index, 0), 0)?;
-        allow_redirect(&mut maps.devices, index)
+        maps.egress.insert(index, egress(index, 0, device), 0)?;
+        maps.devices
+            .set(device.into(), index, None, 0)
             .with_context(|| format!("allowing frames out of {}", interface.name))?;
         indexed.push((interface, index));
     }
@@ -52,10 +59,6 @@ pub(crate) fn attach(
         .into_iter()
         .map(|(interface, index)| attach_one(ebpf, interface, index))
         .collect()
-}
-
-fn allow_redirect(devices: &mut DevMapHash<aya::maps::MapData>, index: u32) -> anyhow::Result<()> {
-    Ok(devices.insert(index, index, None, 0)?)
 }
 
 fn attach_one(ebpf: &mut Ebpf, interface: &Interface, ifindex: u32) -> anyhow::Result<Attachment> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMapHash},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMap},
     programs::Xdp,
     util::nr_cpus,
 };
@@ -21,6 +21,7 @@ use super::{
     mapped::MappedArray,
     options::{Limits, Options},
     raw::Raw,
+    segments::Segments,
 };
 
 /// The object that the build script made; empty where it was told to skip that.
@@ -46,7 +47,7 @@ pub(crate) struct Maps {
     pub(crate) returns: Keys,
     pub(crate) sources: Array<MapData, Raw<Address>>,
     pub(crate) egress: HashMap<MapData, u32, u64>,
-    pub(crate) devices: DevMapHash<MapData>,
+    pub(crate) devices: DevMap<MapData>,
     pub(crate) service_counters: PerCpuArray<MapData, Raw<Counters>>,
     pub(crate) backend_counters: PerCpuArray<MapData, Raw<Counters>>,
     pub(crate) drops: PerCpuArray<MapData, u64>,
@@ -58,14 +59,14 @@ pub(crate) struct Maps {
 pub(crate) struct Loaded {
     pub(crate) ebpf: Ebpf,
     pub(crate) maps: Maps,
-    /// The outer map of the rings.
-    pub(crate) rings: MapData,
+    /// The slots of all rings.
+    pub(crate) segments: Segments,
     pub(crate) janitor: Janitor,
     pub(crate) neighbour_requests: RingBuf<MapData>,
 }
 
-/// How many rings there may be: beside each, the one that takes its place.
-pub(crate) fn rings(limits: Limits) -> u32 {
+/// How many segments there may be: for each ring one, and one for that which takes its place.
+fn segments(limits: Limits) -> u32 {
     2 * limits.services + 2
 }
 
@@ -103,7 +104,7 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
         .map_max_entries("SERVICES_BY_KEY", 2 * services)
         .map_max_entries("SERVICES_FRONT", services_front)
         .map_max_entries("RETURNS_FRONT", returns_front)
-        .map_max_entries("RINGS", rings(options.limits))
+        .map_max_entries("SEGMENTS", segments(options.limits))
         .map_max_entries("BACKENDS", backends + 1)
         // A backend may serve a service over TCP and another over UDP.
         .map_max_entries("RETURNS", 2 * backends)
@@ -122,7 +123,10 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
     log_program(&mut ebpf);
     let maps = open_maps(&mut ebpf, options.limits)?;
     Ok(Loaded {
-        rings: data(take(&mut ebpf, "RINGS")?)?,
+        segments: Segments::new(
+            data(take(&mut ebpf, "SEGMENTS")?)?,
+            segments(options.limits),
+        ),
         janitor: Janitor {
             hash_key: HashKey(options.hash_key),
             services: maps.services.clone(),

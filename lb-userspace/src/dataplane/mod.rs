@@ -8,6 +8,7 @@ mod apply;
 mod attach;
 mod backends;
 mod batch;
+mod buddies;
 mod clock;
 mod counters;
 mod explain;
@@ -23,6 +24,7 @@ mod raw;
 mod readable;
 mod returns;
 mod rings;
+mod segments;
 mod services;
 mod tasks;
 
@@ -85,23 +87,17 @@ impl DataPlane {
         let Loaded {
             mut ebpf,
             mut maps,
-            rings,
+            segments,
             janitor,
             neighbour_requests,
         } = loader::load(options)?;
         let attachments = attach::attach(&mut ebpf, &mut maps, &options.interfaces)?;
-        let interfaces = attachments
-            .iter()
-            .map(|attached| attached.ifindex)
-            .collect();
+        let interfaces = attachments.iter().map(|attached| attached.ifindex);
         let moved = Arc::new(Notify::new());
         let state = Arc::new(Mutex::new(State {
             ebpf: Some(ebpf),
             maps,
-            applied: Applied::new(
-                options.limits,
-                Rings::new(rings, loader::rings(options.limits)),
-            ),
+            applied: Applied::new(options.limits, Rings::new(segments)),
             next_hops: NextHops::new(interfaces),
             flows: Flows::new(options.limits.flows),
         }));

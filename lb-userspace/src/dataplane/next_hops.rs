@@ -1,6 +1,6 @@
 //! Where backends' frames go: the resolver's answers in the data path's layout.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::abi::{self, Backend, backend_flags, mac_word};
 
@@ -9,15 +9,17 @@ use crate::next_hop::{Resolution, Table};
 /// The resolver's latest table, as far as it leads out of interfaces that Weir was given.
 pub(crate) struct NextHops {
     table: Arc<Table>,
-    interfaces: BTreeSet<u32>,
+    /// Each one's index in `DEVICES`, by its own.
+    devices: BTreeMap<u32, u16>,
 }
 
 impl NextHops {
-    /// Nothing resolved yet; only frames out of these interfaces will be.
-    pub(crate) fn new(interfaces: BTreeSet<u32>) -> Self {
+    /// Nothing resolved yet; only frames out of these interfaces will be, given in the order
+    /// of `DEVICES`.
+    pub(crate) fn new(interfaces: impl Iterator<Item = u32>) -> Self {
         Self {
             table: Arc::default(),
-            interfaces,
+            devices: interfaces.zip(0..).collect(),
         }
     }
 
@@ -38,9 +40,9 @@ impl NextHops {
         let Some(Resolution::Resolved(hop)) = self.table.next_hops.get(&address) else {
             return;
         };
-        if !self.interfaces.contains(&hop.ifindex) {
+        let Some(&device) = self.devices.get(&hop.ifindex) else {
             return;
-        }
+        };
         if !hop.on_link {
             backend.flags |= backend_flags::ROUTED;
         }
@@ -48,7 +50,8 @@ impl NextHops {
             destination: mac_word(hop.destination_mac) | (u64::from(hop.vlan.unwrap_or(0)) << 48),
             source: mac_word(hop.source_mac),
             ifindex: hop.ifindex,
-            mtu: hop.mtu,
+            mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+            device,
         };
     }
 }

@@ -1,38 +1,29 @@
-//! Rings: each service's slots, in an array of their own that packets reach through the map
-//! of maps `RINGS`.
+//! Rings: each service's slots, a block of a segment.
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, AsRawFd},
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use aya::maps::MapData;
 use lb_common::{
-    abi::ring_word,
     maglev::{self, Member},
     ring::{Remember, Ring},
     slot::Slot,
 };
 
-use super::{batch, ids::Ids, mapped::MappedArray};
-
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_F_MMAPABLE: u32 = 1 << 10;
-const BPF_F_INNER_MAP: u32 = 1 << 12;
+use super::segments::{Segments, Slots};
 
 /// How long a ring that no service names any more is kept for packets that have read its
 /// name before: far longer than any packet takes.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The outer map and the rings in it, by the name of their service.
+/// The rings, by the name of their service.
 pub(crate) struct Rings {
-    outer: MapData,
-    ids: Ids,
+    segments: Segments,
     by_service: BTreeMap<String, ServiceRing>,
-    retired: Vec<(Instant, u32)>,
+    retired: Vec<(Instant, Slots)>,
 }
 
 /// What a service's ring is to be.
@@ -53,9 +44,8 @@ pub(crate) struct Wanted<'a> {
 
 /// A service's ring.
 pub(crate) struct ServiceRing {
-    index: u32,
     ring: Ring,
-    slots: MappedArray<u64>,
+    slots: Slots,
     /// Slots of the table that the ring repeats.
     table: usize,
     hashed_ports: u32,
@@ -66,8 +56,7 @@ pub(crate) struct ServiceRing {
     changed: Option<Vec<u32>>,
 }
 
-/// How many new rings are published at once: each holds a file descriptor until then, and each
-/// time waits for packets on their way.
+/// How many rings shrink at a time.
 const AT_ONCE: usize = 256;
 
 /// The tables of one pool, so that its services do not each build the same.
@@ -79,11 +68,10 @@ struct Tables {
 }
 
 impl Rings {
-    /// Rings in `outer`, at most `limit` of them at a time.
-    pub(crate) fn new(outer: MapData, limit: u32) -> Self {
+    /// No ring yet.
+    pub(crate) fn new(segments: Segments) -> Self {
         Self {
-            outer,
-            ids: Ids::new(limit - 1),
+            segments,
             by_service: BTreeMap::new(),
             retired: Vec::new(),
         }
@@ -93,7 +81,7 @@ impl Rings {
     pub(crate) fn word(&self, service: &str) -> u64 {
         self.by_service
             .get(service)
-            .map_or(0, |ring| ring_word(ring.index, ring.log2_slots()))
+            .map_or(0, |ring| ring.slots.word())
     }
 
     /// [`lb_common::abi::Service::base_hashed_ports`] of a service.
@@ -125,7 +113,7 @@ impl Rings {
     ///
     /// # Errors
     ///
-    /// The kernel's, or no index left. Services before the one that failed are done.
+    /// The kernel's, or no room left. Services before the one that failed are done.
     pub(crate) fn set<'a>(
         &mut self,
         wanted: impl Iterator<Item = Wanted<'a>>,
@@ -134,7 +122,6 @@ impl Rings {
         dead: impl Fn(u32) -> bool,
     ) -> anyhow::Result<()> {
         let mut tables: Option<Tables> = None;
-        let mut made = Vec::new();
         for wanted in wanted {
             let tables = match &mut tables {
                 Some(tables) if tables.pool == wanted.pool => tables,
@@ -154,37 +141,24 @@ impl Rings {
                         Some(old) => old.ring.grown(&owners, now),
                         None => Ring::new(&owners, wanted.remember, now),
                     };
-                    let index = self.ids.take(Instant::now());
-                    let (index, _) = index.context("no index is left for another ring")?;
                     let hashed_ports = old.map_or([wanted.hashed_ports; 2], |old| {
                         [old.hashed_ports, old.base_hashed_ports]
                     });
-                    let (mut ring, array) = ServiceRing::new(index, ring, hashed_ports)
+                    let mut ring = ServiceRing::new(&mut self.segments, ring, hashed_ports)
                         .with_context(|| format!("making the ring of {}", wanted.service))?;
                     ring.change(&wanted, &owners, now, &dead);
-                    made.push((wanted.service.to_owned(), ring, array));
+                    self.put(wanted.service, ring);
                 }
-            }
-            if made.len() == AT_ONCE {
-                self.publish(std::mem::take(&mut made))?;
-            }
-        }
-        self.publish(made)
-    }
-
-    fn publish(&mut self, made: Vec<(String, ServiceRing, MapData)>) -> anyhow::Result<()> {
-        let indexes: Vec<u32> = made.iter().map(|(_, ring, _)| ring.index).collect();
-        let fds: Vec<u32> = made
-            .iter()
-            .map(|(.., array)| array.fd().as_fd().as_raw_fd() as u32)
-            .collect();
-        batch::update(self.outer.fd(), &indexes, &fds).context("publishing rings")?;
-        for (service, ring, _) in made {
-            if let Some(old) = self.by_service.insert(service, ring) {
-                self.retired.push((Instant::now() + GRACE, old.index));
             }
         }
         Ok(())
+    }
+
+    /// Puts a service's ring in the place of its old one.
+    fn put(&mut self, service: &str, ring: ServiceRing) {
+        if let Some(old) = self.by_service.insert(service.to_owned(), ring) {
+            self.retired.push((Instant::now() + GRACE, old.slots));
+        }
     }
 
     /// Makes rings as small as their pools need, where no flow would notice: some of them at a
@@ -192,25 +166,21 @@ impl Rings {
     ///
     /// # Errors
     ///
-    /// The kernel's, or no index left.
+    /// The kernel's, or no room left.
     pub(crate) fn shrink(&mut self) -> anyhow::Result<Vec<(String, u64)>> {
         let rings = self.by_service.iter();
         let small = rings
-            .filter_map(|(name, old)| Some((name, old.ring.shrunk(old.table)?, old.hashed_ports)));
-        let mut made = Vec::new();
-        for (service, ring, hashed_ports) in small.take(AT_ONCE) {
-            let index = self.ids.take(Instant::now());
-            let (index, _) = index.context("no index is left for another ring")?;
-            let (ring, array) = ServiceRing::new(index, ring, [hashed_ports; 2])
+            .filter_map(|(name, old)| Some((name, old.ring.shrunk(old.table)?, old.hashed_ports)))
+            .map(|(name, ring, hashed_ports)| (name.clone(), ring, hashed_ports));
+        let small: Vec<_> = small.take(AT_ONCE).collect();
+        let mut words = Vec::new();
+        for (service, ring, hashed_ports) in small {
+            let ring = ServiceRing::new(&mut self.segments, ring, [hashed_ports; 2])
                 .with_context(|| format!("making the ring of {service}"))?;
-            made.push((service.clone(), ring, array));
+            let word = ring.slots.word();
+            self.put(&service, ring);
+            words.push((service, word));
         }
-        let word = |ring: &ServiceRing| ring_word(ring.index, ring.log2_slots());
-        let words = made
-            .iter()
-            .map(|(name, ring, _)| (name.clone(), word(ring)));
-        let words = words.collect();
-        self.publish(made)?;
         Ok(words)
     }
 
@@ -224,23 +194,16 @@ impl Rings {
     /// Forgets the ring of a service. Nothing may name it.
     pub(crate) fn remove(&mut self, service: &str) {
         if let Some(ring) = self.by_service.remove(service) {
-            self.retired.push((Instant::now() + GRACE, ring.index));
+            self.retired.push((Instant::now() + GRACE, ring.slots));
         }
     }
 
     /// Frees rings that no packet can be using any more.
     pub(crate) fn collect(&mut self) {
         let now = Instant::now();
-        self.retired.retain(|&(usable, index)| {
-            if usable > now {
-                return true;
-            }
-            if let Err(error) = batch::delete(self.outer.fd(), &index) {
-                tracing::warn!("freeing ring {index}: {error}");
-            }
-            self.ids.give_back(index, now, Duration::ZERO);
-            false
-        });
+        for (_, slots) in self.retired.extract_if(.., |(usable, _)| *usable <= now) {
+            self.segments.give_back(slots);
+        }
     }
 }
 
@@ -258,36 +221,22 @@ impl Tables {
 
 impl ServiceRing {
     fn new(
-        index: u32,
+        segments: &mut Segments,
         ring: Ring,
         [hashed_ports, base_hashed_ports]: [u32; 2],
-    ) -> anyhow::Result<(Self, MapData)> {
-        let entries = ring.slots().len() as u32;
-        let array = MapData::create(
-            aya_obj::Map::new_from_params(
-                BPF_MAP_TYPE_ARRAY,
-                size_of::<u32>() as u32,
-                size_of::<u64>() as u32,
-                entries,
-                BPF_F_MMAPABLE | BPF_F_INNER_MAP,
-            ),
-            "weir_ring",
-            None,
-        )?;
-        let slots = MappedArray::new(array.fd(), entries)?;
-        for (index, slot) in (0..).zip(ring.slots()) {
-            slots.write(index, &slot.0);
+    ) -> anyhow::Result<Self> {
+        let slots = segments.take(ring.slots().len().trailing_zeros())?;
+        for (index, &slot) in ring.slots().iter().enumerate() {
+            slots.write(index, slot);
         }
-        let ring = Self {
-            index,
+        Ok(Self {
+            table: ring.slots().len(),
             ring,
             slots,
-            table: entries as usize,
             hashed_ports,
             base_hashed_ports,
             changed: None,
-        };
-        Ok((ring, array))
+        })
     }
 
     fn log2_slots(&self) -> u32 {
@@ -338,7 +287,7 @@ impl ServiceRing {
             ..
         } = self;
         let write = move |index: usize, slot: Slot| {
-            slots.write(index as u32, &slot.0);
+            slots.write(index, slot);
             if let Some(changed) = changed {
                 changed.push(index as u32);
             }
@@ -349,7 +298,7 @@ impl ServiceRing {
     /// The slot of a flow with this hash.
     pub(crate) fn slot_of(&self, hash: u64) -> (usize, Slot) {
         let index = hash as usize & (self.ring.slots().len() - 1);
-        (index, Slot(self.slots.read(index as u32)))
+        (index, self.slots.read(index))
     }
 
     /// Hash over the owners of new flows, by what they are to every node.
@@ -388,7 +337,7 @@ impl ServiceRing {
             let index = hash as usize & mask;
             elsewhere[index] |= backend != ring.slots()[index].current();
         }
-        let mut write = |index: usize, slot: Slot| slots.write(index as u32, &slot.0);
+        let mut write = |index: usize, slot: Slot| slots.write(index, slot);
         ring.settle(idle_ticks, now, &mut write);
         ring.release(|index| elsewhere[index], &mut write);
         self.end_rehash();

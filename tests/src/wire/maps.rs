@@ -72,24 +72,24 @@ impl Map {
         Ok(map.set(index, Raw(value), 0)?)
     }
 
-    /// The slots of the ring at an index of an array of rings.
+    /// The slots of the segment at an index of an array of segments.
     ///
     /// # Errors
     ///
     /// The kernel's, or it is no such map.
-    pub fn slots(&self, ring: u32) -> Result<Vec<u64>> {
-        let slots = self.ring(ring)?;
+    pub fn slots(&self, segment: u32) -> Result<Vec<u64>> {
+        let slots = self.segment(segment)?;
         Ok(slots.iter().collect::<Result<_, MapError>>()?)
     }
 
-    /// The ring at an index of an array of rings.
+    /// The segment at an index of an array of segments.
     ///
     /// # Errors
     ///
     /// The kernel's, or it is no such map.
-    pub fn ring(&self, ring: u32) -> Result<Array<MapData, u64>> {
-        let rings: ArrayOfMaps<&MapData, Array<MapData, u64>> = (&self.0).try_into()?;
-        Ok(rings.get(&ring, 0)?)
+    pub fn segment(&self, segment: u32) -> Result<Array<MapData, u64>> {
+        let segments: ArrayOfMaps<&MapData, Array<MapData, u64>> = (&self.0).try_into()?;
+        Ok(segments.get(&segment, 0)?)
     }
 
     /// Empties a place of an array of programs.

@@ -6,7 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Result, ensure};
 use fastrand::Rng;
 use lb_common::{
-    abi::{Address, Backend, IPV4, NextHop, Service, ServiceKey, Settings, mac_word, ring_of},
+    abi::{
+        Address, Backend, IPV4, LOG2_SEGMENT, NextHop, Service, ServiceKey, Settings, mac_word,
+        ring_of,
+    },
     answer::answer,
     hash::HashKey,
     memory::Memory,
@@ -47,7 +50,7 @@ fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
     }
     match verdict {
         Verdict::Pass => XDP_PASS,
-        Verdict::Send(out) if out == ingress => XDP_TX,
+        Verdict::Send(exit) if exit.ifindex == ingress => XDP_TX,
         Verdict::Send(_) => XDP_REDIRECT,
         Verdict::Answer if answer(frame, memory) => XDP_TX,
         Verdict::Answer | Verdict::Drop(_) => XDP_DROP,
@@ -71,17 +74,25 @@ fn memory(world: &World) -> Result<Memory> {
     memory.services = (0..).zip(open("SERVICES")?.values::<Service>()?).collect();
     memory.backends = (0..).zip(open("BACKENDS")?.values::<Backend>()?).collect();
     memory.sources = open("SOURCES")?.values::<Address>()?;
-    let rings = open("RINGS")?;
+    let segments = open("SEGMENTS")?;
+    let segment = segments.slots(0)?;
     for service in memory.services.values().filter(|service| service.ring != 0) {
-        let (ring, _) = ring_of(service.ring);
-        let slots = rings.slots(ring)?.into_iter().map(Slot).collect();
-        memory.rings.insert(ring, slots);
+        let (first, mask) = ring_of(service.ring);
+        assert_eq!(
+            first >> LOG2_SEGMENT,
+            0,
+            "these few rings fit into one segment"
+        );
+        let ring = segment.iter().skip(first as usize).copied();
+        let slots = ring.take(mask as usize + 1).map(Slot).collect();
+        memory.rings.insert(first, slots);
     }
     let hop = NextHop {
         destination: mac_word(CLIENT_MAC),
         source: mac_word(LB_CLIENT_MAC),
         ifindex: world.interface(Side::Client),
         mtu: 1500,
+        device: 0,
     };
     let via = Route::Via {
         hop,

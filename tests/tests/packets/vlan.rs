@@ -1,6 +1,6 @@
 //! The VLAN tag: as the next hop has it, whatever the packet came with.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use lb_common::abi::{Settings, egress};
 use lb_userspace::desired::{Mode, Protocol};
 use weir_tests::wire::{Case, Map, Packet, Side, Verdict, World, client};
@@ -66,6 +66,11 @@ fn towards_clients() -> Result<()> {
         world.resolved()?;
         let mut interfaces = Map::open(&world.dataplane, "EGRESS")?;
         let interface = world.interface(Side::Client);
+        let known = interfaces.entries::<u32, u64>()?.into_iter();
+        let device = known
+            .filter_map(|(index, exit)| (index == interface).then_some((exit >> 48) as u16))
+            .next()
+            .context("the client's interface is no way out")?;
         for kind in kinds().filter(|kind| kind.mode == Mode::FullNat) {
             let request = kind.request().opening();
             let out = kind.forwarded(request.clone());
@@ -73,7 +78,7 @@ fn towards_clients() -> Result<()> {
         }
         // Others than before each time: the kernel's answers are remembered for a second.
         for ((what, tag, way_out), number) in TAGS.into_iter().zip(1..) {
-            interfaces.insert(interface, egress(interface, way_out.unwrap_or(0)))?;
+            interfaces.insert(interface, egress(interface, way_out.unwrap_or(0), device))?;
             for kind in kinds().filter(|kind| kind.mode == Mode::Nat) {
                 let other = client(100 + number).at(kind.family, 1);
                 let answer = kind.answer().between(kind.backend(), other).vlan(tag);
@@ -82,7 +87,7 @@ fn towards_clients() -> Result<()> {
             }
         }
         let tag = Some(9);
-        interfaces.insert(interface, egress(interface, 9))?;
+        interfaces.insert(interface, egress(interface, 9, device))?;
         forget_routes(world)?;
         for kind in kinds().filter(|kind| kind.mode == Mode::FullNat) {
             let answer = kind.answer();

@@ -228,6 +228,7 @@ const NOBODY: Backend = Backend {
         source: 0,
         ifindex: 0,
         mtu: 0,
+        device: 0,
     },
     address: [0; 2],
     port: 0,

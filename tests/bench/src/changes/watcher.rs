@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 use aya::maps::{Array, MapData};
 use lb_common::{
-    abi::{Backend, Service, ring_of},
+    abi::{Backend, LOG2_SEGMENT, SEGMENT_SLOTS, Service, ring_of},
     slot::Slot,
 };
 use lb_userspace::dataplane::DataPlane;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The maps that lead to rings.
 pub(crate) struct Watcher {
     services: Map,
-    rings: Map,
+    segments: Map,
     backends: Map,
 }
 
@@ -38,20 +38,19 @@ impl Watcher {
     pub(crate) fn new(dataplane: &DataPlane) -> Result<Self> {
         Ok(Self {
             services: Map::open(dataplane, "SERVICES")?,
-            rings: Map::open(dataplane, "RINGS")?,
+            segments: Map::open(dataplane, "SEGMENTS")?,
             backends: Map::open(dataplane, "BACKENDS")?,
         })
     }
 
-    /// Bytes that all rings take, counted by their sizes.
+    /// Bytes that all rings take: those of the segments that they are in.
     pub(crate) fn ring_bytes(&self) -> Result<u64> {
         let services: Vec<Service> = self.services.values()?;
         let rings = services.iter().filter(|service| service.ring != 0);
-        // Whole pages: rings are mapped into the agent's memory.
-        Ok(rings
-            .map(|service| (u64::from(ring_of(service.ring).1) + 1) * 8)
-            .map(|bytes| bytes.next_multiple_of(4096))
-            .sum())
+        let segments: HashSet<u32> = rings
+            .map(|service| ring_of(service.ring).0 >> LOG2_SEGMENT)
+            .collect();
+        Ok(segments.len() as u64 * u64::from(SEGMENT_SLOTS) * 8)
     }
 
     /// A slot of each of some services, first and last among them, that one of these backends
@@ -80,16 +79,18 @@ impl Watcher {
         let sample = services.iter().step_by(step).chain(services.last());
         let mut slots = Vec::new();
         for service in sample {
-            let ring = self.rings.ring(ring_of(service.ring).0)?;
+            let (first, mask) = ring_of(service.ring);
+            let segment = self.segments.segment(first >> LOG2_SEGMENT)?;
+            let first = first & (SEGMENT_SLOTS - 1);
             let owned = |slot: u64| lost.contains(&Slot(slot).current());
             let mut found = None;
-            for (index, slot) in (0..).zip(ring.iter()) {
-                if owned(slot?) {
+            for index in first..=first + mask {
+                if owned(segment.get(&index, 0)?) {
                     found = Some(index);
                     break;
                 }
             }
-            slots.extend(found.map(|index| (ring, index)));
+            slots.extend(found.map(|index| (segment, index)));
         }
         ensure!(!slots.is_empty(), "no ring has the backends");
         Ok(Watched { slots, lost })
@@ -104,9 +105,9 @@ impl Watched {
         let mut first = None;
         loop {
             let mut still = Vec::new();
-            for (ring, index) in waiting {
-                match self.lost.contains(&Slot(ring.get(&index, 0)?).current()) {
-                    true => still.push((ring, index)),
+            for (segment, index) in waiting {
+                match self.lost.contains(&Slot(segment.get(&index, 0)?).current()) {
+                    true => still.push((segment, index)),
                     false => {
                         first.get_or_insert_with(|| started.elapsed());
                     }
