@@ -33,6 +33,7 @@ pub(crate) fn new() -> Memory {
         source: 0,
         ifindex: CLIENT_SIDE,
         mtu: 0,
+        device: 0,
     };
     for number in 0..CLIENTS {
         let address = ipv4_address(u32::from_ne_bytes(client(number).0));
