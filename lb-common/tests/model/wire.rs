@@ -51,7 +51,10 @@ pub(crate) fn send(tables: &Memory, from: Endpoint, flags: Option<u8>) -> Sent {
         };
     }
     match verdict {
-        Verdict::Send(Exit { ifindex: BACKEND_SIDE, .. }) => Sent::To(u32::from(frame[0]), endpoints(&frame).0),
+        Verdict::Send(Exit {
+            ifindex: BACKEND_SIDE,
+            ..
+        }) => Sent::To(u32::from(frame[0]), endpoints(&frame).0),
         verdict => Sent::Not(verdict),
     }
 }
@@ -65,7 +68,10 @@ pub(crate) fn answer(
 ) -> Result<(Endpoint, Endpoint), Verdict> {
     let mut frame = packet((backend(id), PORT), to, flags);
     match steer(&mut frame, tables) {
-        Verdict::Send(Exit { ifindex: CLIENT_SIDE, .. }) => Ok(endpoints(&frame)),
+        Verdict::Send(Exit {
+            ifindex: CLIENT_SIDE,
+            ..
+        }) => Ok(endpoints(&frame)),
         verdict => Err(verdict),
     }
 }

@@ -105,7 +105,7 @@ pub fn load(flows: u32) -> Result<DataPlane> {
         hash_key: HASH_KEY,
         limits: Limits {
             services: 64,
-            backends: 64,
+            backends: 1024,
             flows,
         },
     })

@@ -12,6 +12,18 @@ use super::{
 
 /// Numbers of flows.
 pub(crate) const FLOWS: [u32; 3] = [1, 1 << 14, 1 << 20];
+/// Numbers of flows for the plot.
+pub(crate) const GROWTH: [u32; 6] = [1, 1 << 7, 1 << 10, 1 << 14, 1 << 17, 1 << 20];
+/// So many that none comes twice.
+pub(crate) const NEW_FLOWS: u32 = 1 << 28;
+/// Cases whose growth is plotted.
+pub(crate) const GROWING: [(&str, &str); 3] = [
+    ("dsr-100", "dsr: stable slot, 100 backends, IPv4"),
+    ("nat-100", "nat: stable slot, 100 backends, IPv4"),
+    ("tracked", "tracked slot: remembered flow, IPv4"),
+];
+/// The case of a flow's first packet on a tracked slot.
+pub(crate) const MISS: &str = "tracked slot: not remembered, IPv4";
 
 /// One figure of the report: a kind of packet, and how many flows it is of.
 pub(crate) struct Case {
@@ -36,23 +48,23 @@ enum Flags {
 /// All cases, floors first.
 pub(crate) fn cases(scene: &Scene) -> Vec<Case> {
     let mut cases = Vec::new();
-    for flows in FLOWS {
-        for (name, target) in [
-            ("feeding alone", Target::Nothing),
-            ("floor: swap MACs", Target::Swap),
-            ("floor: parse to the ports", Target::Parse),
-        ] {
-            let (feed, length) = from_clients(scene, "dsr", 4, flows, Flags::Ack);
+    for flows in GROWTH {
+        cases.extend(floors(scene, flows));
+        for (service, name) in GROWING {
+            let (opening, _) = from_clients(scene, service, 4, flows, Flags::Syn);
+            let (feed, length) = from_clients(scene, service, 4, flows, Flags::Ack);
             cases.push(Case {
                 name: name.to_owned(),
                 flows,
-                target,
+                target: Target::Weir,
                 ingress: scene.client_side,
                 feed,
                 length,
-                opening: None,
+                opening: (service == "tracked").then_some(opening),
             });
         }
+    }
+    for flows in FLOWS {
         for family in [4, 6] {
             let mut add = |name: &str, (feed, length): (Feed, usize), opening, ingress| {
                 cases.push(Case {
@@ -91,6 +103,44 @@ pub(crate) fn cases(scene: &Scene) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Flows' first packets on a tracked slot, which would have the remembered flows of the other
+/// cases forgotten.
+pub(crate) fn misses(scene: &Scene) -> Vec<Case> {
+    let mut cases = floors(scene, NEW_FLOWS);
+    let (feed, length) = from_clients(scene, "tracked", 4, NEW_FLOWS, Flags::Ack);
+    cases.push(Case {
+        name: MISS.to_owned(),
+        flows: NEW_FLOWS,
+        target: Target::Weir,
+        ingress: scene.client_side,
+        feed,
+        length,
+        opening: None,
+    });
+    cases
+}
+
+fn floors(scene: &Scene, flows: u32) -> Vec<Case> {
+    let floors = [
+        ("feeding alone", Target::Nothing),
+        ("floor: swap MACs", Target::Swap),
+        ("floor: parse to the ports", Target::Parse),
+    ];
+    let floors = floors.into_iter().map(|(name, target)| {
+        let (feed, length) = from_clients(scene, "dsr", 4, flows, Flags::Ack);
+        Case {
+            name: name.to_owned(),
+            flows,
+            target,
+            ingress: scene.client_side,
+            feed,
+            length,
+            opening: None,
+        }
+    });
+    floors.collect()
 }
 
 /// Sixteen connections of each client.

@@ -10,7 +10,12 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::Result;
 use lb_common::maglev::{self, Member};
 
-use self::{cases::cases, feeder::Feeder, report::Report, scene::Scene};
+use self::{
+    cases::{cases, misses},
+    feeder::Feeder,
+    report::Report,
+    scene::Scene,
+};
 
 /// Options of `packets`.
 #[derive(clap::Args)]
@@ -39,10 +44,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let _inside = runtime.enter();
         let scene = Scene::new()?;
         let mut feeder = scene.feeder()?;
-        measure(&mut feeder, &cases(&scene), rounds, packets)
+        let mut report = Report::default();
+        for cases in [cases(&scene), misses(&scene)] {
+            measure(&mut report, &mut feeder, &cases, rounds, packets)?;
+        }
+        for backends in [100, 1000] {
+            report.add_table(backends, build_times(backends, rounds));
+        }
+        Ok(report)
     })??;
     print!("{}", report.table());
     if let Some(output) = &arguments.output {
+        let plot = output.with_extension("svg");
+        std::fs::write(&plot, report.plot()?)?;
         std::fs::write(output, report.document(rounds, packets)?)?;
     }
     Ok(())
@@ -50,12 +64,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Rounds over all cases, one after the other, so that what disturbs one disturbs all.
 fn measure(
+    report: &mut Report,
     feeder: &mut Feeder,
     cases: &[cases::Case],
     rounds: usize,
     packets: u32,
-) -> Result<Report> {
-    let mut report = Report::default();
+) -> Result<()> {
     for case in cases {
         feeder.check(case)?;
     }
@@ -65,10 +79,7 @@ fn measure(
             report.add(case, nanoseconds);
         }
     }
-    for backends in [100, 1000] {
-        report.add_table(backends, build_times(backends, rounds));
-    }
-    Ok(report)
+    Ok(())
 }
 
 /// Building a table of 65,536 slots, in nanoseconds.
