@@ -1,19 +1,19 @@
 //! `weir agent`: everything put together, until a signal ends it.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use crate::{
     api,
     config::{Config, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options},
-    health,
+    ha, health,
     proxy::{Proxy, access_log},
     state::{self, Parts},
 };
@@ -51,22 +51,39 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let verdicts = health::spawn(checked);
     let admin = config.agent.admin.clone();
     let proxy = Proxy::new(config.agent.proxy.workers as usize);
+    let (serving, served) = watch::channel(Arc::default());
+    let shared = config.ha.clone();
     let (state, owner) = state::spawn(Parts {
         config,
         dataplane,
         proxy,
         targets,
         verdicts,
+        serving,
     })?;
+    // Last: whoever takes addresses can serve them.
+    let ha = ha::spawn(&shared, served)?;
     tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
 
-    tokio::select! {
-        served = api::serve(listeners, api::router(state)) => served.context("admin API")?,
-        _ = interrupt.recv() => tracing::info!("interrupted"),
-        _ = terminate.recv() => tracing::info!("terminated"),
-    }
-    // The last state is dropped by now, so the owner ends and detaches the data path.
-    owner.await.context("the owner of the state")
+    let router = api::router(state.clone(), ha.clone());
+    let outcome = tokio::select! {
+        served = api::serve(listeners, router) => served.context("admin API"),
+        () = ha.failed() => Err(anyhow!("the thread that keeps the addresses has ended")),
+        _ = interrupt.recv() => {
+            tracing::info!("interrupted");
+            Ok(())
+        }
+        _ = terminate.recv() => {
+            tracing::info!("terminated");
+            Ok(())
+        }
+    };
+    // Others take over while the data path still serves.
+    ha.end().await;
+    // The last of them: the owner ends and detaches the data path.
+    drop(state);
+    owner.await.context("the owner of the state")?;
+    outcome
 }
 
 /// The proxy needs a descriptor a connection, on both sides.

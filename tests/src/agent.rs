@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::{Lab, Process, retry};
+use lab::{Balancer, Lab, Process, retry};
 use lb_userspace::state::{PoolView, ServiceView, StatusView};
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
@@ -57,17 +57,32 @@ impl Agent {
     ///
     /// What the agent said before it ended.
     pub fn start(lab: &Lab, document: &Value) -> Result<Self> {
-        let socket = lab.directory().join("admin.sock");
+        Self::start_at(lab, &lab.balancers()[0], document)
+    }
+
+    /// The same at this balancer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::start`].
+    pub fn start_at(lab: &Lab, balancer: &Balancer, document: &Value) -> Result<Self> {
+        // A pair shares the directory.
+        let directory = match lab.balancers().len() {
+            1 => lab.directory(),
+            _ => lab.directory().join(&balancer.name),
+        };
+        std::fs::create_dir_all(&directory)?;
+        let socket = directory.join("admin.sock");
         let mut document = document.clone();
         let interfaces = lab.lb_devices().iter();
         document["agent"]["interfaces"] = interfaces
             .map(|name| json!({ "name": name, "xdp": "native" }))
             .collect();
         document["agent"]["admin"]["socket"] = json!(socket);
-        let config = lab.directory().join("weir.json");
+        let config = directory.join("weir.json");
         std::fs::write(&config, document.to_string())?;
-        let log = lab.directory().join("weir.log");
-        let mut command = lab.lb().command(binary());
+        let log = directory.join("weir.log");
+        let mut command = balancer.namespace.command(binary());
         command
             .args(["agent", "--config"])
             .arg(&config)

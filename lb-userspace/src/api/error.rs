@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Problem, Problems},
     dataplane::ApplyError,
+    ha::NotHandedOver,
     state::Refused,
 };
 
@@ -66,6 +67,17 @@ impl From<Refused> for Error {
             _ => Vec::new(),
         };
         Self::new(status, message, problems)
+    }
+}
+
+impl From<NotHandedOver> for Error {
+    fn from(refused: NotHandedOver) -> Self {
+        let status = match refused {
+            NotHandedOver::NotFound(_) => StatusCode::NOT_FOUND,
+            NotHandedOver::NotActive(_) => StatusCode::CONFLICT,
+            NotHandedOver::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, refused, Vec::new())
     }
 }
 

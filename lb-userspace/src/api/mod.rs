@@ -1,6 +1,7 @@
 //! The admin API: JSON over HTTP, and metrics, on a Unix socket and, if configured, on a TCP address.
 
 mod error;
+mod ha;
 mod listen;
 mod metrics;
 mod pools;
@@ -22,6 +23,7 @@ pub use self::{
 use crate::{
     config::{Config, Draft, Problem, Problems, from_json},
     dataplane::{Explanation, Question},
+    ha::Ha,
     state::{State, StatusView},
 };
 
@@ -31,8 +33,8 @@ const LARGEST_BODY: usize = 64 << 20;
 type Answer<T> = Result<Json<T>, Error>;
 type Done = Result<StatusCode, Error>;
 
-/// Every route, answered by this state.
-pub fn router(state: State) -> Router {
+/// Every route, answered by these.
+pub fn router(state: State, ha: Ha) -> Router {
     let backend = get(pools::backend)
         .put(pools::put_backend)
         .delete(pools::delete_backend);
@@ -62,10 +64,11 @@ pub fn router(state: State) -> Router {
         )
         .route("/v1/explain", post(explain))
         .route("/metrics", get(metrics::metrics))
+        .with_state(state)
+        .merge(ha::router(ha))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .with_state(state)
 }
 
 async fn status(Extract(state): Extract<State>) -> Answer<StatusView> {
@@ -80,11 +83,14 @@ async fn config(Extract(state): Extract<State>) -> Answer<Config> {
 async fn put_config(Extract(state): Extract<State>, body: Bytes) -> Done {
     let new: Config = from_json(&body, "")?;
     let edit = |draft: &mut Draft<'_>| {
-        if new.agent != draft.config().agent {
-            new.check()?;
-            let expected = "the values that the agent started with: restart it to change them";
-            let problem = Problem::new("agent", "another value", expected);
-            return Err(Problems(vec![problem]).into());
+        let old = draft.config();
+        for (field, same) in [("agent", new.agent == old.agent), ("ha", new.ha == old.ha)] {
+            if !same {
+                new.check()?;
+                let expected = "the values that the agent started with: restart it to change them";
+                let problem = Problem::new(field, "another value", expected);
+                return Err(Problems(vec![problem]).into());
+            }
         }
         draft.replace(new.pools, new.services);
         Ok(())

@@ -62,6 +62,15 @@ impl Client {
         read(&self.request(Method::POST, path, body).await?)
     }
 
+    /// Has done what is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::get`].
+    pub(super) async fn order(&self, path: &str) -> anyhow::Result<()> {
+        self.request(Method::POST, path, None).await.map(drop)
+    }
+
     /// Removes what is at `path`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod explain;
+mod ha;
 mod service;
 mod status;
 mod table;
@@ -71,6 +72,9 @@ enum Verb {
     /// List, show, add, change or remove backends.
     #[command(subcommand)]
     Backend(backend::Verb),
+    /// Show and steer which node holds shared addresses.
+    #[command(subcommand)]
+    Ha(ha::Verb),
 }
 
 /// Runs the command line of this process. Failures are told on standard error.
@@ -118,6 +122,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Verb::Status => status::run(&client, show).await,
         Verb::Service(verb) => service::run(&client, show, verb).await,
         Verb::Backend(verb) => backend::run(&client, show, verb).await,
+        Verb::Ha(verb) => ha::run(&client, show, verb).await,
     }
 }
 

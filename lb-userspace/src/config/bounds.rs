@@ -13,6 +13,8 @@ pub(super) fn number(key: &str) -> RangeInclusive<u32> {
         "weight" => 0..=65_535,
         "jitter_percent" | "health_floor_percent" => 0..=100,
         "rise" | "fall" => 1..=100,
+        "vrid" | "priority" | "unicast_min_ttl" => 1..=255,
+        "lower_by" => 1..=254,
         "backends" => 1..=1_000_000,
         "flows" => 1..=1 << 24,
         "workers" => 0..=1024,
@@ -39,6 +41,9 @@ pub(super) fn duration(key: &str) -> RangeInclusive<Duration> {
     match key {
         "interval" => Duration::from_millis(50)..=HOUR,
         "timeout" => Duration::from_millis(10)..=HOUR,
+        "advert_interval" => Duration::from_millis(100)..=Duration::from_secs(40),
+        "preempt_delay" => Duration::ZERO..=HOUR,
+        "announce_interval" => Duration::from_secs(1)..=HOUR,
         "slow_start" => Duration::from_secs(1)..=HOUR,
         "idle_timeout" | "affinity" | "deadline" => Duration::from_secs(1)..=7 * 24 * HOUR,
         "handshake" | "header" | "body" | "keepalive" | "connect" | "response" | "idle"

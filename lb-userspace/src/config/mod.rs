@@ -16,6 +16,7 @@ use crate::desired::{Algorithm, Mode, OnDeath, OnEmpty, Protocol, Tracking};
 mod agent;
 mod bounds;
 mod check;
+pub mod ha;
 mod hash_key;
 mod health;
 pub mod http;
@@ -31,6 +32,7 @@ mod tls;
 mod unique;
 
 pub use agent::{Admin, Agent, FullNat, Limits, Proxy};
+pub use ha::Ha;
 pub use health::{CheckKind, HealthCheck, StatusRange};
 pub use interface::{Interface, XdpMode};
 pub use live::{Changed, Draft, Live, Touched};
@@ -53,6 +55,9 @@ pub struct Config {
     /// Services by name.
     #[serde(deserialize_with = "unique::map")]
     pub services: BTreeMap<String, Service>,
+    /// Addresses shared with other nodes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ha: Ha,
 }
 
 /// Backends that serve the same thing.

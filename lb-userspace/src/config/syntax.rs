@@ -150,7 +150,7 @@ fn fault(document: &Value, at: &str, path: &Path, message: &str) -> Problem {
 /// Serde's and the standard library's words for what they expect, in a reader's words.
 fn plain(key: &str, expected: &str) -> String {
     match expected {
-        "u16" | "u32" => bounds::say_number(key),
+        "u8" | "u16" | "u32" => bounds::say_number(key),
         "i32" => "a whole number".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a duration" => bounds::say_duration(key),

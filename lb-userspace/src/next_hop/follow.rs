@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::{
     Table,
+    addresses::Addresses,
     burst::Burst,
     kernel::{Error, Event, Kernel},
     kicks::Kicks,
@@ -43,6 +44,7 @@ pub(super) struct Follower {
     publisher: watch::Sender<Arc<Table>>,
     links: Links,
     neighbours: Neighbours,
+    addresses: Addresses,
     /// Of targets; one that is missing is to be looked up.
     routes: BTreeMap<IpAddr, Route>,
     kicks: Kicks,
@@ -67,6 +69,7 @@ impl Follower {
             publisher,
             links: Links::default(),
             neighbours: Neighbours::default(),
+            addresses: Addresses::default(),
             routes: BTreeMap::new(),
             kicks: Kicks::default(),
             served: HashSet::new(),
@@ -161,10 +164,14 @@ impl Follower {
                 }
                 true
             }
-            RouteNetlinkMessage::NewRule(_)
-            | RouteNetlinkMessage::DelRule(_)
-            | RouteNetlinkMessage::NewAddress(_)
-            | RouteNetlinkMessage::DelAddress(_) => self.forget_all(),
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => self.forget_all(),
+            RouteNetlinkMessage::NewAddress(message) => {
+                self.addresses.set(message) && self.forget_all()
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                self.addresses.remove(message);
+                self.forget_all()
+            }
             _ => false,
         };
         self.changed |= changed;

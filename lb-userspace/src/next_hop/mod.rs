@@ -4,6 +4,7 @@
 //! The kernel's own neighbour entries are kept fresh here as well: frames that XDP sends do not
 //! use them, so without this they would go stale and never be probed again.
 
+mod addresses;
 mod burst;
 mod follow;
 mod kernel;

@@ -1,6 +1,9 @@
 //! From what has changed to what the data path is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Refused, compile,
@@ -75,7 +78,31 @@ impl Owner {
         for (name, new) in new_conditions {
             self.note(name, new);
         }
+        self.tell_of_service();
         Ok(())
+    }
+
+    /// Which of the services that are tracked have a healthy backend.
+    fn tell_of_service(&self) {
+        let config = self.live.config();
+        let serves = |pool: &str| {
+            let healthy = (self.conditions.get(pool)).is_some_and(|pool| !pool.down);
+            let backends = self.desired.pools.get(pool).filter(|_| healthy);
+            backends.is_some_and(|all| all.values().any(|backend| backend.takes_flows()))
+        };
+        let served = |name: &&str| {
+            let service = config.services.get(*name);
+            service.is_some_and(|service| service.pools().any(serves))
+        };
+        let tracked = config.ha.tracked_services();
+        let new: BTreeSet<String> = tracked.filter(served).map(str::to_owned).collect();
+        self.serving.send_if_modified(|old| {
+            let differs = **old != new;
+            if differs {
+                *old = Arc::new(new);
+            }
+            differs
+        });
     }
 
     /// `for_proxy`: something is touched that the proxy serves.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, block_in_place},
     time::{MissedTickBehavior, interval},
 };
@@ -24,6 +24,7 @@ use crate::{
     config::{Config, Live, Service, Touched},
     dataplane::DataPlane,
     desired::{Desired, Mode, Protocol},
+    ha::Serving,
     health::{Change, Retarget},
     proxy::Proxy,
 };
@@ -46,6 +47,8 @@ pub struct Parts {
     pub targets: mpsc::UnboundedSender<Retarget>,
     /// Their verdicts.
     pub verdicts: mpsc::Receiver<Change>,
+    /// Where the names of services that have a healthy backend are told.
+    pub serving: watch::Sender<Serving>,
 }
 
 pub(super) struct Owner {
@@ -60,6 +63,7 @@ pub(super) struct Owner {
     pub(super) desired: Desired,
     pub(super) dataplane: DataPlane,
     targets: mpsc::UnboundedSender<Retarget>,
+    pub(super) serving: watch::Sender<Serving>,
     pub(super) started: Instant,
 }
 
@@ -85,6 +89,7 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
         dataplane: parts.dataplane,
         proxy: parts.proxy,
         targets: parts.targets,
+        serving: parts.serving,
         started: Instant::now(),
     };
     owner.dataplane.apply(&owner.desired)?;

@@ -32,7 +32,7 @@ mod wiring;
 pub use address::Pair;
 pub use name::{remove, remove_leftovers};
 pub use namespace::Namespace;
-pub use network::{Backend, Lab};
+pub use network::{Backend, Balancer, Lab};
 pub use ping::ping;
 pub use plan::{Plan, Wiring};
 pub use process::Process;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Namespace, Pair, Plan,
-    address::{CLIENT_SUBNET, LB},
+    address::{CLIENT_SUBNET, LAST_HOST, LB},
     name::{Name, remove_leftovers},
     pass::Attached,
     plan::Wiring,
@@ -18,12 +18,26 @@ pub struct Lab {
     // Dropping these detaches the programs.
     passing: Vec<(String, Attached)>,
     client: Namespace,
-    lb: Namespace,
+    balancers: Vec<Balancer>,
+    lan: Option<Namespace>,
     lb_devices: Vec<String>,
     backends: Vec<Backend>,
     vips: Vec<Pair>,
     // Last: its namespaces are closed by then.
     name: Name,
+}
+
+/// A balancer's place in the lab.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    /// `lb`, `lb2`: also the name of its port on a segment.
+    pub name: String,
+    /// Where it runs.
+    pub namespace: Namespace,
+    /// Its own addresses in the client's subnet.
+    pub addresses: Pair,
+    /// Its own addresses in the first backend's subnet.
+    pub backend_addresses: Pair,
 }
 
 /// A backend's place in the lab.
@@ -75,7 +89,7 @@ impl Lab {
             .map(|number| {
                 let (subnet, host) = match plan.wiring {
                     Wiring::Routed => (number, LB + 1),
-                    Wiring::Segment => (1, LB + number),
+                    Wiring::Segment | Wiring::Pair => (1, LB + number),
                 };
                 let role = format!("be{number}");
                 let directory = name.directory().join(&role);
@@ -95,20 +109,36 @@ impl Lab {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        // A pair shares the address that a single balancer has.
+        let hosts: &[_] = match plan.wiring {
+            Wiring::Pair => &[("lb", LAST_HOST - 1), ("lb2", LAST_HOST)],
+            _ => &[("lb", LB)],
+        };
+        let balancer = |(name, host): &(&str, u8)| {
+            anyhow::Ok(Balancer {
+                name: (*name).to_owned(),
+                namespace: create(name)?,
+                addresses: Pair::new(CLIENT_SUBNET, *host),
+                backend_addresses: Pair::new(1, *host),
+            })
+        };
+        let lan = match plan.wiring {
+            Wiring::Routed => None,
+            Wiring::Segment | Wiring::Pair => Some(create("lan")?),
+        };
         let mut lab = Self {
             passing: Vec::new(),
             client: create("client")?,
-            lb: create("lb")?,
+            balancers: hosts.iter().map(balancer).collect::<Result<_>>()?,
+            lan,
             lb_devices: Vec::new(),
             backends,
             vips,
             name,
         };
-        let wired = match plan.wiring {
-            Wiring::Routed => wiring::routed(&lab)?,
-            Wiring::Segment => {
-                wiring::segment(&lab, &Namespace::create(&lab.name.namespace("lan"))?)?
-            }
+        let wired = match &lab.lan {
+            None => wiring::routed(&lab)?,
+            Some(lan) => wiring::segment(&lab, lan)?,
         };
         (lab.lb_devices, lab.passing) = (wired.lb_devices, wired.passing);
         Ok(lab)
@@ -126,7 +156,18 @@ impl Lab {
 
     /// The balancer's place: it forwards, but has no route to the VIPs.
     pub fn lb(&self) -> &Namespace {
-        &self.lb
+        &self.balancers[0].namespace
+    }
+
+    /// All balancers: one, or the pair.
+    pub fn balancers(&self) -> &[Balancer] {
+        &self.balancers
+    }
+
+    /// The segment, if there is one: the bridge `bridge`, with a port named for each balancer and
+    /// backend, and `client`.
+    pub fn lan(&self) -> Option<&Namespace> {
+        self.lan.as_ref()
     }
 
     /// The balancer's NICs: `client`, `be1`, `be2` and so on if routed, `lan` on a segment.
@@ -134,7 +175,7 @@ impl Lab {
         &self.lb_devices
     }
 
-    /// The balancer's addresses in the client's subnet.
+    /// The balancer's addresses in the client's subnet; those that a pair shares.
     pub fn lb_addresses(&self) -> Pair {
         Pair::new(CLIENT_SUBNET, LB)
     }

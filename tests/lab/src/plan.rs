@@ -25,6 +25,10 @@ pub enum Wiring {
     /// All on one Ethernet segment, the balancer with one NIC. The client and the backends are
     /// in two subnets, and the balancer is the router between them.
     Segment,
+    /// As on a segment, with two balancers, which have addresses of their own: those that one
+    /// balancer would have, and the VIPs, are theirs to share. The client looks for VIPs on the
+    /// segment.
+    Pair,
 }
 
 impl Default for Plan {

@@ -63,12 +63,29 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace) -> Result<Wired> {
             "link set {name} master bridge\nlink set {name} up\n"
         ))
     };
-    port(lab.lb(), LAN, "lb")?;
-    // All backends are in one subnet.
-    lab.lb()
-        .ip(&up(LAN, &[lab.lb_addresses(), lab.backends()[0].gateway]))?;
+    let pass = Pass::load()?;
+    let mut passing = Vec::new();
+    for balancer in lab.balancers() {
+        port(&balancer.namespace, LAN, &balancer.name)?;
+        // All backends are in one subnet.
+        let addresses = [balancer.addresses, balancer.backend_addresses];
+        balancer.namespace.ip(&up(LAN, &addresses))?;
+        // As a NIC's filter would: XDP on a veth sees what is for others too, while the bridge
+        // does not know where they are.
+        lan.ip(&format!(
+            "link set {} type bridge_slave flood off\n",
+            balancer.name
+        ))?;
+        let attached = pass.attach(lan, &balancer.name)?;
+        passing.push((lan.name().to_owned(), attached));
+    }
     port(lab.client(), NIC, "client")?;
     join(lab.client(), lab.client_addresses(), lab.lb_addresses())?;
+    if lab.balancers().len() > 1 {
+        let Pair { v4, v6 } = Pair::vip(0);
+        let lines = format!("route add {v4}/24 dev {NIC}\nroute add {v6}/64 dev {NIC}\n");
+        lab.client().ip(&lines)?;
+    }
     for backend in lab.backends() {
         port(&backend.namespace, NIC, &backend.name)?;
         join(&backend.namespace, backend.addresses, backend.gateway)?;
@@ -79,7 +96,7 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace) -> Result<Wired> {
     }
     Ok(Wired {
         lb_devices: vec![LAN.to_owned()],
-        passing: vec![(lan.name().to_owned(), Pass::load()?.attach(lan, "lb")?)],
+        passing,
     })
 }
 
@@ -115,11 +132,15 @@ fn prepare(lab: &Lab) -> Result<()> {
         ("net/ipv4/conf/all/arp_announce", "2"),
     ];
     let backends = lab.backends().iter().map(|backend| &backend.namespace);
-    for host in [lab.client(), lab.lb()].into_iter().chain(backends.clone()) {
+    let balancers = lab.balancers().iter().map(|balancer| &balancer.namespace);
+    let both = balancers.clone().chain(backends.clone());
+    for host in std::iter::once(lab.client()).chain(both) {
         host.sysctl(EVERYWHERE)?;
         host.ip("link set lo up\n")?;
     }
-    lab.lb().sysctl(FORWARD)?;
+    balancers
+        .into_iter()
+        .try_for_each(|host| host.sysctl(FORWARD))?;
     lab.client().sysctl(CLIENT)?;
     backends
         .into_iter()

@@ -34,6 +34,11 @@ const TOOLS: &[Tool] = &[
     tool("openssl", "openssl", "makes certificates"),
     tool("wrk", "wrk", "makes HTTP load"),
     tool(
+        "keepalived",
+        "keepalived",
+        "is the other node of a pair that shares addresses",
+    ),
+    tool(
         "/usr/lib/postgresql/*/bin/pgbench",
         "postgresql",
         "shows a database behind Weir",

@@ -25,14 +25,7 @@ fn interfaces(problems: &mut Problems, interfaces: &[Interface]) {
     let mut seen = BTreeSet::new();
     for (index, Interface { name, .. }) in interfaces.iter().enumerate() {
         let field = format!("agent.interfaces[{index}].name");
-        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-        if !(1..=15).contains(&name.len()) || name.contains(bad) || [".", ".."].contains(&&**name) {
-            problems.add(
-                field,
-                name,
-                "an interface's name: 1 to 15 bytes without '/', ':' and spaces",
-            );
-        } else if !seen.insert(name) {
+        if problems.check_interface(field.clone(), name) && !seen.insert(name) {
             problems.add(field, name, "each interface only once");
         }
     }

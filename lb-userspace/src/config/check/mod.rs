@@ -13,6 +13,7 @@ use super::{Config, Problems, Size, bounds, problem::join};
 
 mod agent;
 mod change;
+mod ha;
 mod health;
 mod http;
 mod pool;
@@ -45,6 +46,7 @@ impl Config {
             service::check(&mut problems, self, name, service);
         }
         shared::check(&mut problems, self);
+        ha::check(&mut problems, self);
         match problems.0.is_empty() {
             true => Ok(()),
             false => Err(problems),
@@ -76,6 +78,21 @@ impl Problems {
         if !bounds::size(key).contains(&value) {
             self.add(join(path, key), value, bounds::say_size(key));
         }
+    }
+
+    /// The kernel's name of an interface. Whether it can be one.
+    fn check_interface(&mut self, field: String, name: &str) -> bool {
+        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        let ok =
+            (1..=15).contains(&name.len()) && !name.contains(bad) && ![".", ".."].contains(&name);
+        if !ok {
+            self.add(
+                field,
+                name,
+                "an interface's name: 1 to 15 bytes without '/', ':' and spaces",
+            );
+        }
+        ok
     }
 
     /// The name of a service, pool or backend.

@@ -1,0 +1,125 @@
+//! `weir ha`.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Subcommand;
+use humantime::{format_duration, format_rfc3339_millis};
+
+use super::{
+    Show,
+    client::{Client, segment},
+    table::table,
+};
+use crate::ha::{GroupView, PeerView, TransitionView};
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// Show which groups of addresses this node holds, since when and why, and who else is there.
+    Status,
+    /// Have another node take a group, and those that fail over with it.
+    HandOver {
+        /// The group.
+        group: String,
+    },
+}
+
+pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Status => show.print(&client.get("/v1/ha").await?, text),
+        Verb::HandOver { group } => {
+            let path = format!("/v1/ha/{}/hand-over", segment(&group));
+            client.order(&path).await
+        }
+    }
+}
+
+fn text(groups: &BTreeMap<String, GroupView>) -> String {
+    let head = [
+        "GROUP",
+        "ROLE",
+        "SINCE",
+        "PRIORITY",
+        "INTERFACE",
+        "VRID",
+        "ADDRESSES",
+        "HEARD",
+    ];
+    let row = |(name, group): (&String, &GroupView)| {
+        let addresses = group.addresses.iter().map(ToString::to_string);
+        let priority = match group.priority == group.configured_priority {
+            true => group.priority.to_string(),
+            false => format!("{} of {}", group.priority, group.configured_priority),
+        };
+        [
+            name.clone(),
+            group.role.to_string(),
+            ago(group.since),
+            priority,
+            group.interface.clone(),
+            group.vrid.to_string(),
+            addresses.collect::<Vec<_>>().join(", "),
+            heard(group),
+        ]
+    };
+    let mut text = table(&head, groups.iter().map(row));
+    for (name, group) in groups {
+        text += &format!("\n\n{name}:");
+        if let Some(problem) = &group.problem {
+            text += &format!("\n  cannot speak: {problem}");
+        }
+        for (rule, track) in &group.track {
+            let cost = match track.passes {
+                true => String::new(),
+                false => format!(" (priority lowered by {})", track.lower_by),
+            };
+            text += &format!("\n  {rule}: {}{cost}", track.reason);
+        }
+        for transition in &group.transitions {
+            text += &format!("\n  {}", changed(transition));
+        }
+    }
+    text
+}
+
+/// Who else has spoken, the last first.
+fn heard(group: &GroupView) -> String {
+    let mut peers: Vec<_> = group.peers.iter().collect();
+    peers.sort_by(|(_, one), (_, other)| one.heard_seconds_ago.total_cmp(&other.heard_seconds_ago));
+    let text = |(address, peer): (_, &PeerView)| {
+        let ago = whole(Duration::from_secs_f64(peer.heard_seconds_ago.max(0.0)));
+        format!("{address} {ago} ago, priority {}", peer.priority)
+    };
+    match peers.is_empty() {
+        true => "nobody".to_owned(),
+        false => peers.into_iter().map(text).collect::<Vec<_>>().join("; "),
+    }
+}
+
+fn changed(transition: &TransitionView) -> String {
+    let TransitionView {
+        at,
+        from,
+        to,
+        reason,
+    } = transition;
+    let at = UNIX_EPOCH + Duration::from_secs_f64(at.max(0.0));
+    format!("{} {to}, was {from}: {reason}", format_rfc3339_millis(at))
+}
+
+fn ago(since: f64) -> String {
+    let since = UNIX_EPOCH + Duration::from_secs_f64(since.max(0.0));
+    let age = SystemTime::now().duration_since(since).unwrap_or_default();
+    whole(age)
+}
+
+/// Seconds are enough, but of what is shorter.
+fn whole(time: Duration) -> String {
+    let shown = match time.as_secs() {
+        0 => Duration::from_millis(time.as_millis() as u64),
+        seconds => Duration::from_secs(seconds),
+    };
+    format_duration(shown).to_string()
+}

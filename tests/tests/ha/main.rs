@@ -1,0 +1,8 @@
+//! Addresses that two balancers share: exactly one holds them, whatever fails.
+
+mod capture;
+mod failover;
+mod keepalived;
+mod probe;
+mod scene;
+mod split;
