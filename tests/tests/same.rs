@@ -52,6 +52,7 @@ impl Node {
             proxy: Proxy::new(1),
             targets,
             verdicts: judged,
+            serving: tokio::sync::watch::Sender::default(),
         })?;
         Ok(Self {
             state,
