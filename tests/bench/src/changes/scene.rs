@@ -59,6 +59,7 @@ impl Scene {
             proxy: Proxy::new(1),
             targets,
             verdicts: judged,
+            serving: tokio::sync::watch::Sender::default(),
         })?;
         Ok(Self {
             state,
