@@ -281,9 +281,10 @@ impl Link {
     fn tell_once(&mut self, tools: &Tools<'_>, source: IpAddr, fault: String) {
         let fault = (source, fault);
         if self.told.len() < REMEMBERED && !self.told.contains(&fault) {
-            tools
-                .log
-                .warn(&self.name, format!("of {source}: {}", fault.1));
+            tools.log.warn(
+                &self.name,
+                format!("an advertisement of {source}: {}", fault.1),
+            );
             self.told.insert(fault);
         }
     }

@@ -4,6 +4,7 @@ use lb_userspace::config::{Config, Problem, from_toml};
 
 mod agent;
 mod document;
+mod ha;
 mod http;
 mod live;
 mod pool;

@@ -174,7 +174,7 @@ fn wrong_types_are_named_in_toml() {
         15,
         "service",
         "service",
-        "one of the fields agent, pools, services (did you mean \"services\"?)",
+        "one of the fields agent, pools, services, ha (did you mean \"services\"?)",
     );
 }
 

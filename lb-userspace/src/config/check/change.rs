@@ -25,6 +25,7 @@ pub(in crate::config) fn may_break(config: &Config, index: &Index, touched: &Tou
     config.services.len() > limits.services as usize
         || index.backends > limits.backends as usize
         || touched.services.iter().any(|name| suspect.service(name))
+        || (config.ha.tracked_services()).any(|name| !config.services.contains_key(name))
         || touched.pools.iter().any(|(name, touched)| match touched {
             Some(backends) => suspect.backends(name, backends),
             None => suspect.pool(name),
