@@ -19,6 +19,8 @@ pub(super) struct Repeat {
     begun: Instant,
     next: Instant,
     step: usize,
+    /// Another burst is to follow.
+    again: bool,
 }
 
 impl Repeat {
@@ -28,13 +30,18 @@ impl Repeat {
             begun: now,
             next: now,
             step: 0,
+            again: false,
         }
     }
 
-    /// Begins another burst, unless one has begun a moment ago.
+    /// Begins another burst: now, or in a moment where one has just begun.
     pub(super) fn again(&mut self, now: Instant) {
-        if now >= self.begun + REST {
+        let rested = self.begun + REST;
+        if now >= rested {
             *self = Self::new(now);
+        } else {
+            self.again = true;
+            self.next = self.next.min(rested);
         }
     }
 
@@ -46,6 +53,9 @@ impl Repeat {
     pub(super) fn due(&mut self, now: Instant, slow: Duration) -> bool {
         if now < self.next {
             return false;
+        }
+        if self.again && now >= self.begun + REST {
+            *self = Self::new(now);
         }
         self.step += 1;
         self.next = match BURST.get(self.step) {
@@ -81,8 +91,16 @@ mod tests {
         let mut repeat = Repeat::new(start);
         assert!(repeat.due(start, REST));
         repeat.again(start + REST / 2);
+        repeat.again(start + REST / 2);
         assert_eq!(repeat.next(), start + BURST[1]);
-        repeat.again(start + REST);
-        assert_eq!(repeat.next(), start + REST);
+        let mut sent = 0;
+        while repeat.next() < start + REST {
+            assert!(repeat.due(repeat.next(), REST));
+            sent += 1;
+        }
+        assert_eq!(sent, 2);
+        // What was put off comes then, whole.
+        assert!(repeat.due(start + REST, REST));
+        assert_eq!(repeat.next(), start + REST + BURST[1]);
     }
 }
