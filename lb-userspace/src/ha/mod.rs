@@ -15,6 +15,7 @@ mod log;
 mod realtime;
 mod rules;
 mod set;
+pub mod sync;
 mod track;
 mod view;
 pub mod vrrp;
