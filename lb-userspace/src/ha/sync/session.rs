@@ -172,6 +172,13 @@ impl Session {
         self.send_chunks(now, 0);
     }
 
+    /// Pulls a snapshot although nothing is known to be missing, for the flows' ages.
+    pub fn refresh(&mut self) {
+        if self.progress.synced && self.pull.is_done() {
+            self.pull.begin();
+        }
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Instant, events: &mut Vec<Event>) {
         let silent_for = |peer: &Peer| now.duration_since(peer.last_heard);
@@ -381,8 +388,9 @@ impl Session {
                 }
                 self.take(records, events);
                 if self.pull.is_done() {
-                    self.progress.synced = true;
-                    events.push(Event::Synced);
+                    if !std::mem::replace(&mut self.progress.synced, true) {
+                        events.push(Event::Synced);
+                    }
                 } else if let Some((snapshot, chunk)) = self.pull.due(now) {
                     self.send(now, Message::Pull { snapshot, chunk }, &[]);
                 }
