@@ -274,6 +274,8 @@ impl Driver {
         }
         let alone = now.duration_since(self.started) >= ALONE;
         let heard = view.values().any(|peer| peer.connected);
+        // Who has everything has it also after the others have gone.
+        let alone = alone || *self.synced.borrow();
         let synced = view.values().all(|peer| peer.synced || !peer.connected) && (heard || alone);
         self.synced
             .send_if_modified(|was| std::mem::replace(was, synced) != synced);
