@@ -39,6 +39,7 @@ plain!(
     Flow: 16,
     AffinityKey: 24,
     Affinity: 8,
+    Told: 56,
 );
 
 /// An IPv4 or IPv6 address, its bytes in memory as they stand in the packet: IPv4 fills the
@@ -357,6 +358,36 @@ pub struct Affinity {
     pub backend: u32,
     /// Tick of the client's last new flow.
     pub last_seen: u32,
+}
+
+/// What [`Told::kind`] may be.
+pub mod told {
+    /// A flow was put into `FLOWS`.
+    pub const FLOW: u8 = 1;
+    /// A flow was put into `NAT_FORWARD` and `NAT_RETURN`.
+    pub const TRANSLATION: u8 = 2;
+    /// A client's backend was put into `AFFINITIES`.
+    pub const AFFINITY: u8 = 3;
+}
+
+/// Tells the agent, through the ring buffer `NEWS`, what was remembered, for other nodes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The flow as its client's packets have it; of an affinity the client and the family.
+    pub key: FlowKey,
+    /// Backend id.
+    pub backend: u32,
+    /// Of a translation its source's index in `SOURCES`, else the service's index.
+    pub index: u32,
+    /// Of a translation its source port, network order; else 0.
+    pub source_port: u16,
+    /// One of [`told`].
+    pub kind: u8,
+    /// Bits of [`flow_state`]; 0 of other kinds.
+    pub state: u8,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What applies to every packet: the single value of the array `SETTINGS`.

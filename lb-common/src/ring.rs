@@ -213,6 +213,40 @@ impl Ring {
         }
     }
 
+    /// Tracks a slot as another node has since `since`, where this one does not know of any
+    /// change: flows that nobody remembers belong to `base`.
+    pub fn adopt(
+        &mut self,
+        index: usize,
+        base: u32,
+        since: u32,
+        mut write: impl FnMut(usize, Slot),
+    ) {
+        let Some(&old) = self.slots.get(index) else {
+            return;
+        };
+        if self.remember == Remember::Never || old.base() != old.current() {
+            return;
+        }
+        let new = Slot::new(base, old.current(), true);
+        if new != old {
+            self.put(index, new, since);
+            self.since[index] = since;
+            write(index, new);
+        }
+    }
+
+    /// Slots that are tracked and not as [`Ring::new`] would make them: index, slot, and since
+    /// when it is tracked.
+    pub fn moved(&self) -> impl Iterator<Item = (usize, Slot, u32)> {
+        let slots = self.slots.iter().copied().zip(self.since.iter().copied());
+        let always = self.remember == Remember::Always;
+        slots
+            .enumerate()
+            .map(|(index, (slot, since))| (index, slot, since))
+            .filter(move |(_, slot, _)| slot.track() && !(always && slot.base() == slot.current()))
+    }
+
     /// Makes `current` the base of slots that have been tracked for longer than flows may be
     /// idle: every live flow of theirs has spoken since, and is remembered.
     pub fn settle(&mut self, idle_ticks: u32, now: u32, mut write: impl FnMut(usize, Slot)) {

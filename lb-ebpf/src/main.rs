@@ -7,6 +7,7 @@
 
 mod frame;
 mod maps;
+mod news;
 mod route;
 mod settings;
 mod tables;

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use lb_common::abi::{
     Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, Flow, FlowKey, Front,
     MAX_DEVICES, NatForward, NatReturn, NeighbourRequest, SEGMENT_SLOTS, Service, ServiceKey,
-    Settings,
+    Settings, Told,
 };
 
 /// The agent writes it in place.
@@ -110,6 +110,14 @@ pub(crate) static ROUTE_CACHE: PerCpuArray<CachedRoute, { crate::route::CACHE_EN
 /// Addresses that packets wait for, for the agent.
 #[btf_map]
 pub(crate) static NEIGHBOUR_REQUESTS: RingBuf<NeighbourRequest, 65_536> = RingBuf::new();
+
+/// What was remembered, for other nodes: see [`crate::settings::TELL`].
+#[btf_map]
+pub(crate) static NEWS: RingBuf<Told, 4_194_304> = RingBuf::new();
+
+/// How much was remembered and did not fit into [`NEWS`].
+#[btf_map]
+pub(crate) static UNTOLD: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Counters of services by index.
 #[btf_map]

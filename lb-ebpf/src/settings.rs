@@ -19,6 +19,15 @@ pub(crate) static SERVICES_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static RETURNS_MASK: Global<u32> = Global::new(0);
 
+/// 1: what is remembered is told, for other nodes; 0: there are none.
+#[unsafe(no_mangle)]
+pub(crate) static TELL: Global<u32> = Global::new(0);
+
+/// Turn that the first source endpoint is taken at, so that a node that takes over another's
+/// flows does not begin where the other did.
+#[unsafe(no_mangle)]
+pub(crate) static FIRST_TURN: Global<u32> = Global::new(0);
+
 /// Number of possible CPUs, at least 1.
 #[unsafe(no_mangle)]
 pub(crate) static CPUS: Global<u32> = Global::new(1);

@@ -19,7 +19,7 @@ use lb_common::{
     tables::{Claim, Route, RouteQuery, Tables},
 };
 
-use crate::{maps, route, settings};
+use crate::{maps, news, route, settings};
 
 /// ICMP errors that a CPU sends in a tick, about a second, at most.
 const ICMP_PER_TICK: u64 = 500;
@@ -183,7 +183,8 @@ impl Tables for KernelTables<'_> {
         };
         // SAFETY: reads this CPU's number.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        Some(turn.wrapping_mul(settings::CPUS.load()).wrapping_add(cpu))
+        let position = turn.wrapping_mul(settings::CPUS.load()).wrapping_add(cpu);
+        Some(position.wrapping_add(settings::FIRST_TURN.load()))
     }
 
     #[inline(always)]
@@ -213,7 +214,11 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn claim_nat_forward(&self, key: &FlowKey, flow: &NatForward) -> Claim {
-        claimed(maps::NAT_FORWARD.insert(key, flow, u64::from(BPF_NOEXIST)))
+        let claim = claimed(maps::NAT_FORWARD.insert(key, flow, u64::from(BPF_NOEXIST)));
+        if claim == Claim::Won {
+            news::translation(key, flow);
+        }
+        claim
     }
 
     #[inline(always)]
@@ -246,7 +251,11 @@ impl Tables for KernelTables<'_> {
         // Nothing helps where the kernel has no memory: the flow goes where it would go
         // without, and is counted as evicted.
         let _ = maps::FLOWS.insert(key, flow, 0);
-        if new && let Some(count) = maps::FLOWS_REMEMBERED.get_ptr_mut(0) {
+        if !new {
+            return;
+        }
+        news::flow(key, flow);
+        if let Some(count) = maps::FLOWS_REMEMBERED.get_ptr_mut(0) {
             // SAFETY: a live entry of this CPU, and nothing interrupts the program on it.
             unsafe { *count += 1 };
         }
@@ -263,6 +272,7 @@ impl Tables for KernelTables<'_> {
     fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
         // The client has no affinity then.
         let _ = maps::AFFINITIES.insert(key, affinity, 0);
+        news::affinity(key, affinity);
     }
 
     #[inline(always)]

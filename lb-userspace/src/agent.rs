@@ -113,6 +113,7 @@ fn options(config: &Config) -> Options {
             backends: agent.limits.backends,
             flows: agent.limits.flows,
         },
+        tell_peers: false,
     }
 }
 

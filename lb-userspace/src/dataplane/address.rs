@@ -1,9 +1,9 @@
 //! Addresses and keys in the data path's layout.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
-    abi::{Address, IPV4, IPV6, ServiceKey},
+    abi::{Address, FlowKey, IPV4, IPV6, ServiceKey},
     packet::{TCP, UDP},
 };
 
@@ -53,6 +53,21 @@ pub(crate) fn service_key(address: IpAddr, port: u16, protocol: Protocol) -> Ser
         address,
         port: port.to_be(),
         protocol: protocol_number(protocol),
+        family,
+        reserved: 0,
+    }
+}
+
+/// The key of a packet; `protocol` is IP's number.
+pub(crate) fn flow_key(from: SocketAddr, to: SocketAddr, protocol: u8) -> FlowKey {
+    let (source, family) = to_abi(from.ip());
+    let (destination, _) = to_abi(to.ip());
+    FlowKey {
+        source,
+        destination,
+        source_port: from.port().to_be(),
+        destination_port: to.port().to_be(),
+        protocol,
         family,
         reserved: 0,
     }

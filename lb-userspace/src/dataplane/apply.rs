@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -291,6 +291,29 @@ impl Applied {
             result?;
         }
         Ok(())
+    }
+
+    /// The backend of a service at an address and port, if packets may still go to it.
+    pub(crate) fn backend_at(&self, service: &str, at: SocketAddr) -> Option<u32> {
+        let service = self.desired.services.get(service)?;
+        let ids = self.backends.ids_at(at.ip()).iter().copied();
+        let mut of_service = ids.filter(|&id| {
+            self.backends.find(id).is_some_and(|key| {
+                key.port == at.port() && pools(service).any(|pool| **pool == *key.pool)
+            })
+        });
+        of_service.next()
+    }
+
+    /// A source address of `full-nat` by index.
+    pub(crate) fn source(&self, index: u32) -> Option<IpAddr> {
+        self.desired.source_addresses.get(index as usize).copied()
+    }
+
+    /// The index of a source address of `full-nat`.
+    pub(crate) fn source_index(&self, address: IpAddr) -> Option<u32> {
+        let mut sources = (0..).zip(&self.desired.source_addresses);
+        sources.find_map(|(index, source)| (*source == address).then_some(index))
     }
 
     /// Frees what no flow needs any more, `has_flows` having seen them all since `seen`.

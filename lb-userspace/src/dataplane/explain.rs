@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    abi::{Flow, FlowKey, NatForward, Service, mode},
+    abi::{Flow, NatForward, Service, mode},
     selection::forgettable,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    address::{protocol_number, service_key, to_abi},
+    address::{flow_key, protocol_number, service_key},
     apply::Applied,
     batch, clock,
     janitor::Janitor,
@@ -79,7 +79,7 @@ pub(crate) fn explain(
         });
     };
     let service = maps.services.read(found.index);
-    let flow = flow_key(client, vip, protocol);
+    let flow = flow_key(client, vip, protocol_number(protocol));
     let hash = janitor.hash_key.of(&flow, service.hashed_ports);
     let named = |id: u32| {
         applied
@@ -159,18 +159,4 @@ pub(crate) fn explain(
 
 fn is_live(flow: &Flow, service: &Service, index: u32, now: u32) -> bool {
     flow.service == index && !forgettable(flow, service.idle_ticks, now)
-}
-
-fn flow_key(client: SocketAddr, vip: SocketAddr, protocol: Protocol) -> FlowKey {
-    let (source, family) = to_abi(client.ip());
-    let (destination, _) = to_abi(vip.ip());
-    FlowKey {
-        source,
-        destination,
-        source_port: client.port().to_be(),
-        destination_port: vip.port().to_be(),
-        protocol: protocol_number(protocol),
-        family,
-        reserved: 0,
-    }
 }

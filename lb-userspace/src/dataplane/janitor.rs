@@ -1,7 +1,15 @@
 //! Looking at the flow tables now and then: forgetting flows that have ended or gone quiet,
 //! so that their ports and memory come back, and counting those that live.
 
-use std::{collections::HashMap, io, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use aya::maps::{MapData, PerCpuArray};
 use lb_common::{
@@ -23,9 +31,12 @@ pub(crate) struct Janitor {
     pub(crate) flows: MapData,
     pub(crate) nat_forward: MapData,
     pub(crate) nat_return: MapData,
+    pub(crate) affinities: MapData,
     /// By backend id.
     pub(crate) connections: MappedArray<u64>,
     pub(crate) remembered: PerCpuArray<MapData, u64>,
+    /// Flows put into `flows` that other nodes have told of.
+    pub(crate) learned: AtomicU64,
 }
 
 /// What a pass found.
@@ -64,7 +75,7 @@ impl Janitor {
             by_backend: HashMap::new(),
             tracked: 0,
             translated: 0,
-            remembered: remembered.iter().sum(),
+            remembered: remembered.iter().sum::<u64>() + self.learned.load(Ordering::Relaxed),
             forgotten: 0,
         };
         let before: Vec<u64> = self.counts().collect();
@@ -83,6 +94,20 @@ impl Janitor {
             true => u64::try_from(self.connections.read(backend) as i64).unwrap_or(0),
             false => 0,
         }
+    }
+
+    /// A flow that another node has told of is put into the table.
+    pub(crate) fn learned(&self) {
+        self.learned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Removes a `full-nat` flow as its client's packets find it, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn forget_forward(&self, key: &FlowKey) -> io::Result<()> {
+        remove(&self.nat_forward, key)
     }
 
     fn service(&self, index: u32) -> Option<Service> {

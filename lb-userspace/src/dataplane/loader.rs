@@ -1,6 +1,6 @@
 //! Loading the XDP program and opening its maps.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use anyhow::{Context, bail};
 use aya::{
@@ -20,6 +20,7 @@ use super::{
     keys::Keys,
     mapped::MappedArray,
     options::{Limits, Options},
+    peers::News,
     raw::Raw,
     segments::Segments,
 };
@@ -63,7 +64,12 @@ pub(crate) struct Loaded {
     pub(crate) segments: Segments,
     pub(crate) janitor: Janitor,
     pub(crate) neighbour_requests: RingBuf<MapData>,
+    /// What other nodes are to be told; `None`: nothing.
+    pub(crate) news: Option<News>,
 }
+
+/// Room for some 65,000 flows between two looks.
+const NEWS_BYTES: u32 = 4 << 20;
 
 /// How many segments there may be: for each ring one, and one for that which takes its place.
 fn segments(limits: Limits) -> u32 {
@@ -93,12 +99,20 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
         flows,
     } = options.limits;
     let (services_front, returns_front) = fronts(options.limits);
+    // Ring buffers are at least a page.
+    let (first_turn, news) = match options.tell_peers {
+        true => (fastrand::u32(..), NEWS_BYTES),
+        false => (0, 4096),
+    };
     let mut ebpf = EbpfLoader::new()
         .override_global("HASH_KEY_LOW", &options.hash_key[0], true)
         .override_global("HASH_KEY_HIGH", &options.hash_key[1], true)
         .override_global("SERVICES_MASK", &(services_front - 1), true)
         .override_global("RETURNS_MASK", &(returns_front - 1), true)
         .override_global("CPUS", &(cpus as u32), true)
+        .override_global("TELL", &u32::from(options.tell_peers), true)
+        .override_global("FIRST_TURN", &first_turn, true)
+        .map_max_entries("NEWS", news)
         .map_max_entries("SERVICES", services + 1)
         // Beside each VIP with its port, the VIP's address alone.
         .map_max_entries("SERVICES_BY_KEY", 2 * services)
@@ -133,12 +147,24 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
             flows: data(take(&mut ebpf, "FLOWS")?)?,
             connections: mapped(&mut ebpf, "CONNECTIONS", options.limits.backends + 1)?,
             remembered: take(&mut ebpf, "FLOWS_REMEMBERED")?.try_into()?,
+            learned: AtomicU64::new(0),
+            affinities: data(take(&mut ebpf, "AFFINITIES")?)?,
             nat_forward: data(take(&mut ebpf, "NAT_FORWARD")?)?,
             nat_return: data(take(&mut ebpf, "NAT_RETURN")?)?,
         },
         neighbour_requests: take(&mut ebpf, "NEIGHBOUR_REQUESTS")?.try_into()?,
+        news: options.tell_peers.then(|| news_of(&mut ebpf)).transpose()?,
         maps,
         ebpf,
+    })
+}
+
+fn news_of(ebpf: &mut Ebpf) -> anyhow::Result<News> {
+    Ok(News {
+        told: take(ebpf, "NEWS")?.try_into()?,
+        untold: take(ebpf, "UNTOLD")?.try_into()?,
+        seen: 0,
+        calls: 0,
     })
 }
 

@@ -20,6 +20,7 @@ mod loader;
 mod mapped;
 mod next_hops;
 mod options;
+mod peers;
 mod raw;
 mod readable;
 mod returns;
@@ -41,6 +42,7 @@ use self::{
     janitor::Janitor,
     loader::{Loaded, Maps},
     next_hops::NextHops,
+    peers::Peers,
     rings::Rings,
 };
 pub use self::{
@@ -53,7 +55,10 @@ pub use self::{
     options::{Attach, Interface, Limits, Options},
     raw::Raw,
 };
-use crate::desired::{Delta, Desired};
+use crate::{
+    desired::{Delta, Desired},
+    ha,
+};
 
 /// The loaded data path. Dropping it detaches the program from every interface.
 pub struct DataPlane {
@@ -62,6 +67,7 @@ pub struct DataPlane {
     /// Told when there are backends at addresses where none were, or none any more.
     moved: Arc<Notify>,
     janitor: Arc<Janitor>,
+    peers: Option<Arc<Peers>>,
     // Ends the tasks with the data path.
     _tasks: JoinSet<()>,
 }
@@ -90,6 +96,7 @@ impl DataPlane {
             segments,
             janitor,
             neighbour_requests,
+            news,
         } = loader::load(options)?;
         let attachments = attach::attach(&mut ebpf, &mut maps, &options.interfaces)?;
         let interfaces = attachments.iter().map(|attached| attached.ifindex);
@@ -103,9 +110,11 @@ impl DataPlane {
         }));
         let janitor = Arc::new(janitor);
         let tasks = tasks::spawn(&state, moved.clone(), neighbour_requests, janitor.clone())?;
+        let peers = news.map(|news| Arc::new(Peers::new(state.clone(), janitor.clone(), news)));
         Ok(Self {
             state,
             attachments,
+            peers,
             moved,
             janitor,
             _tasks: tasks,
@@ -266,6 +275,12 @@ impl DataPlane {
         let mut state = lock(&self.state);
         let ebpf = state.ebpf.as_mut().context("the program is detached")?;
         Ok(look(loader::xdp(ebpf, loader::PROGRAM)?))
+    }
+
+    /// Its flow tables, for other nodes; `None` where it was not loaded to tell of them.
+    pub fn peers(&self) -> Option<Arc<dyn ha::sync::Tables>> {
+        let peers = self.peers.clone()?;
+        Some(peers)
     }
 
     /// Where the program runs.

@@ -41,4 +41,6 @@ pub struct Options {
     pub hash_key: [u64; 2],
     /// Table sizes.
     pub limits: Limits,
+    /// Whether other nodes are told what is remembered: see [`super::DataPlane::peers`].
+    pub tell_peers: bool,
 }

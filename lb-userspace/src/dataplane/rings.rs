@@ -239,7 +239,8 @@ impl ServiceRing {
         })
     }
 
-    fn log2_slots(&self) -> u32 {
+    /// Number of slots, as a power of two.
+    pub(crate) fn log2_slots(&self) -> u32 {
         self.ring.slots().len().trailing_zeros()
     }
 
@@ -310,6 +311,22 @@ impl ServiceRing {
     /// Number of slots, and of those whose flows are remembered.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.ring.slots().len(), self.ring.tracked())
+    }
+
+    /// Slots that changes have moved: see [`Ring::moved`].
+    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, Slot, u32)> {
+        self.ring.moved()
+    }
+
+    /// Tracks a slot of another node's ring, which may be larger or smaller, as that node does.
+    /// Of a larger ring's slots that are one here, the first says whose the others' flows are.
+    pub(crate) fn adopt(&mut self, log2_slots: u32, slot: u32, base: u32, since: u32) {
+        let slots = self.ring.slots().len();
+        let step = 1usize << log2_slots.min(usize::BITS - 1);
+        let (ring, mut write) = self.writing();
+        for index in (slot as usize & (slots - 1)..slots).step_by(step) {
+            ring.adopt(index, base, since, &mut write);
+        }
     }
 
     /// The janitor begins to look at flows.

@@ -108,6 +108,7 @@ pub fn load(flows: u32) -> Result<DataPlane> {
             backends: 1024,
             flows,
         },
+        tell_peers: false,
     })
 }
 

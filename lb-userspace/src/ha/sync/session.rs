@@ -411,8 +411,16 @@ impl Session {
 
     fn take(&self, records: &[u8], events: &mut Vec<Event>) {
         match record::read_all(records) {
-            Ok(records) if records.is_empty() => {}
-            Ok(records) => events.push(Event::Records(records)),
+            Ok(mut records) => {
+                // Later changes are made by each node itself; told again and again, a slot that
+                // one has settled would be tracked for the other's sake for ever.
+                records.retain(|record| {
+                    !self.progress.synced || !matches!(record, Record::Slot { .. })
+                });
+                if !records.is_empty() {
+                    events.push(Event::Records(records));
+                }
+            }
             // Another version's: what it says of flows is no use here.
             Err(error) => tracing::warn!("a peer's records cannot be read: {error}"),
         }
