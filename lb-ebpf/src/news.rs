@@ -1,5 +1,5 @@
 //! Telling the agent of what was remembered, for other nodes. Where there are none, the
-//! verifier removes it.
+//! verifier removes it. Field by field, where it is to stand: the stack has no room for it.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use lb_common::abi::{
@@ -11,60 +11,68 @@ use crate::{maps, settings};
 
 #[inline(always)]
 pub(crate) fn flow(key: &FlowKey, flow: &Flow) {
-    tell(|| Told {
-        key: *key,
-        backend: flow.backend,
-        index: flow.service,
-        source_port: 0,
-        kind: FLOW,
-        state: flow.state,
-        reserved: 0,
+    tell(|told| {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            (*told).key = *key;
+            (*told).backend = flow.backend;
+            (*told).index = flow.service;
+            (*told).source_port = 0;
+            (*told).kind = FLOW;
+            (*told).state = flow.state;
+        }
     });
 }
 
 #[inline(always)]
 pub(crate) fn translation(key: &FlowKey, flow: &NatForward) {
-    tell(|| Told {
-        key: *key,
-        backend: flow.backend,
-        index: flow.source_index,
-        source_port: flow.source_port,
-        kind: TRANSLATION,
-        state: 0,
-        reserved: 0,
+    tell(|told| {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            (*told).key = *key;
+            (*told).backend = flow.backend;
+            (*told).index = flow.source_index;
+            (*told).source_port = flow.source_port;
+            (*told).kind = TRANSLATION;
+            (*told).state = 0;
+        }
     });
 }
 
 #[inline(always)]
 pub(crate) fn affinity(key: &AffinityKey, affinity: &Affinity) {
-    tell(|| Told {
-        key: FlowKey {
-            source: key.client,
-            destination: [0; 2],
-            source_port: 0,
-            destination_port: 0,
-            protocol: 0,
-            family: key.family,
-            reserved: 0,
-        },
-        backend: affinity.backend,
-        index: key.service,
-        source_port: 0,
-        kind: AFFINITY,
-        state: 0,
-        reserved: 0,
+    tell(|told| {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            (*told).key.source = key.client;
+            (*told).key.destination = [0; 2];
+            (*told).key.source_port = 0;
+            (*told).key.destination_port = 0;
+            (*told).key.protocol = 0;
+            (*told).key.family = key.family;
+            (*told).key.reserved = 0;
+            (*told).backend = affinity.backend;
+            (*told).index = key.service;
+            (*told).source_port = 0;
+            (*told).kind = AFFINITY;
+            (*told).state = 0;
+        }
     });
 }
 
+/// `write` gets a place for a [`Told`] that may be written to, and writes all but its last field.
 #[inline(always)]
-fn tell(what: impl FnOnce() -> Told) {
+fn tell(write: impl FnOnce(*mut Told)) {
     if settings::TELL.load() == 0 {
         return;
     }
     match maps::NEWS.reserve(0) {
-        // The agent looks every few milliseconds: waking it for each would cost more.
         Some(mut place) => {
-            place.write(what());
+            let told = place.as_mut_ptr();
+            // SAFETY: reserved for one, and nobody else's until it is submitted.
+            unsafe { (*told).reserved = 0 };
+            write(told);
+            // The agent looks every few milliseconds: waking it for each would cost more.
             place.submit(u64::from(BPF_RB_NO_WAKEUP));
         }
         None => {

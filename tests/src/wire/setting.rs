@@ -94,7 +94,7 @@ fn colons(mac: Mac) -> String {
 /// # Errors
 ///
 /// The kernel's.
-pub fn load(flows: u32) -> Result<DataPlane> {
+pub fn load(flows: u32, tell_peers: bool) -> Result<DataPlane> {
     DataPlane::load(&Options {
         interfaces: ["client", "be1"]
             .map(|name| Interface {
@@ -108,7 +108,7 @@ pub fn load(flows: u32) -> Result<DataPlane> {
             backends: 1024,
             flows,
         },
-        tell_peers: false,
+        tell_peers,
     })
 }
 

@@ -36,6 +36,18 @@ impl World {
         Self::with_room_for(FLOWS, desired, test)
     }
 
+    /// The same, with a data path that tells other nodes of its flows.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn with_peers<T: Send>(
+        desired: Desired,
+        test: impl FnOnce(&mut Self) -> Result<T> + Send,
+    ) -> Result<T> {
+        Self::make(|| load(FLOWS, true), desired, test)
+    }
+
     /// The same, with flow tables of another size.
     ///
     /// # Errors
@@ -43,6 +55,14 @@ impl World {
     /// As above.
     pub fn with_room_for<T: Send>(
         flows: u32,
+        desired: Desired,
+        test: impl FnOnce(&mut Self) -> Result<T> + Send,
+    ) -> Result<T> {
+        Self::make(|| load(flows, false), desired, test)
+    }
+
+    fn make<T: Send>(
+        load: impl FnOnce() -> Result<DataPlane> + Send,
         desired: Desired,
         test: impl FnOnce(&mut Self) -> Result<T> + Send,
     ) -> Result<T> {
@@ -56,7 +76,7 @@ impl World {
             let index =
                 |name: &str| nix::net::if_::if_nametoindex(name).context("a device of the lab");
             let mut world = Self {
-                dataplane: load(flows)?,
+                dataplane: load()?,
                 desired,
                 client_side: index("client")?,
                 backend_side: index("be1")?,

@@ -7,6 +7,7 @@ mod equivalence;
 mod malformed;
 mod modes;
 mod passing;
+mod peers;
 mod refusals;
 mod scene;
 mod tracked;

@@ -13,8 +13,8 @@ use weir_tests::wire::{CLIENT, Case, FAMILIES, Map, Packet, Side, Verdict, World
 use crate::scene::{Kind, alone, several};
 
 /// The old owner, and the new.
-const BASE: u8 = 1;
-const CURRENT: u8 = 4;
+pub(crate) const BASE: u8 = 1;
+pub(crate) const CURRENT: u8 = 4;
 /// The name of the new one.
 const NEW: &str = "new";
 
@@ -23,7 +23,13 @@ fn without_memory(protocol: Protocol) -> impl Iterator<Item = Kind> {
     [Mode::Nat, Mode::Dsr].into_iter().flat_map(of_mode)
 }
 
-fn goes_to(world: &World, kind: Kind, number: u8, what: &str, packet: Packet) -> Result<()> {
+pub(crate) fn goes_to(
+    world: &World,
+    kind: Kind,
+    number: u8,
+    what: &str,
+    packet: Packet,
+) -> Result<()> {
     let case = Case {
         what: format!("{}: {what}", kind.name()),
         side: Side::Client,
@@ -35,7 +41,7 @@ fn goes_to(world: &World, kind: Kind, number: u8, what: &str, packet: Packet) ->
 }
 
 /// Adds a backend, so that some slots move to it from the only one.
-fn add_current(world: &mut World, kind: Kind) -> Result<()> {
+pub(crate) fn add_current(world: &mut World, kind: Kind) -> Result<()> {
     world.apply(|desired| {
         let pool = desired.pools.entry(kind.name()).or_default();
         Arc::make_mut(pool).insert(NEW.to_owned(), member(kind.numbered(CURRENT)));
@@ -43,7 +49,7 @@ fn add_current(world: &mut World, kind: Kind) -> Result<()> {
 }
 
 /// Clients whose slots have moved.
-fn moved(world: &World, kind: Kind) -> Result<Vec<SocketAddr>> {
+pub(crate) fn moved(world: &World, kind: Kind) -> Result<Vec<SocketAddr>> {
     let mut clients = Vec::new();
     for port in 30_000..30_200 {
         let client = CLIENT.at(kind.family, port);

@@ -114,7 +114,7 @@ pub(super) mod tests {
 
     pub(crate) fn record() -> impl Strategy<Value = Record> {
         let ages = (any::<u32>(), any::<u32>(), any::<u8>());
-        let flow = (vip(), socket(), socket(), ages.clone());
+        let flow = (vip(), socket(), socket(), ages);
         let translation = (vip(), socket(), socket(), socket(), ages);
         let affinity = (vip(), any::<IpAddr>(), socket(), any::<u32>());
         let base = proptest::option::of(socket());

@@ -76,7 +76,7 @@ impl Scene {
             cpus.is_power_of_two() && cpus <= SOURCES.into(),
             "the benchmark knows how ports are shared among a power of two of CPUs, not {cpus}"
         );
-        let mut dataplane = load(FLOWS)?;
+        let mut dataplane = load(FLOWS, false)?;
         let mut desired = Desired {
             source_ports: (FIRST_PORT, u16::MAX),
             ..Desired::default()
