@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     api,
-    config::{Config, XdpMode},
+    config::{self, Config, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options},
     ha, health,
     proxy::{Proxy, access_log},
@@ -53,6 +53,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let proxy = Proxy::new(config.agent.proxy.workers as usize);
     let (serving, served) = watch::channel(Arc::default());
     let shared = config.ha.clone();
+    let tables = dataplane.peers();
     let (state, owner) = state::spawn(Parts {
         config,
         dataplane,
@@ -61,11 +62,16 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         verdicts,
         serving,
     })?;
+    let sync = sync_with_others(&shared, tables)?;
     // Last: whoever takes addresses can serve them.
     let ha = ha::spawn(&shared, served)?;
+    if let Some(sync) = &sync {
+        tokio::spawn(tell_whether_synced(sync.synced.clone(), ha.clone()));
+    }
+    let peers = sync.as_ref().map(|sync| sync.peers.clone());
     tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
 
-    let router = api::router(state.clone(), ha.clone());
+    let router = api::router(state.clone(), ha.clone(), peers);
     let outcome = tokio::select! {
         served = api::serve(listeners, router) => served.context("admin API"),
         () = ha.failed() => Err(anyhow!("the thread that keeps the addresses has ended")),
@@ -84,6 +90,32 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     drop(state);
     owner.await.context("the owner of the state")?;
     outcome
+}
+
+/// Speaks with the nodes that are to know this one's flows, if there are any.
+fn sync_with_others(
+    ha: &config::Ha,
+    tables: Option<Arc<dyn ha::sync::Tables>>,
+) -> anyhow::Result<Option<ha::sync::Node>> {
+    let (Some(sync), Some(tables)) = (&ha.sync, tables) else {
+        return Ok(None);
+    };
+    let options = ha::sync::Options {
+        listen: sync.listen,
+        peers: sync.peers.clone(),
+        key: ha::sync::key::read(&sync.key_file)?,
+    };
+    ha::sync::spawn(&options, tables).map(Some)
+}
+
+/// A node that does not know the others' flows takes nothing from them.
+async fn tell_whether_synced(mut synced: watch::Receiver<bool>, ha: ha::Ha) {
+    loop {
+        ha.set_synced(*synced.borrow_and_update());
+        if synced.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The proxy needs a descriptor a connection, on both sides.
@@ -113,7 +145,7 @@ fn options(config: &Config) -> Options {
             backends: agent.limits.backends,
             flows: agent.limits.flows,
         },
-        tell_peers: false,
+        tell_peers: config.ha.sync.is_some(),
     }
 }
 

@@ -9,13 +9,20 @@ use axum::{
     routing::{get, post},
 };
 
-use super::{Answer, Done};
-use crate::ha::{GroupView, Ha};
+use tokio::sync::watch;
 
-pub(super) fn router(ha: Ha) -> Router {
+use super::{Answer, Done};
+use crate::ha::{GroupView, Ha, sync::PeersView};
+
+pub(super) fn router(ha: Ha, peers: Option<watch::Receiver<PeersView>>) -> Router {
+    let sync = move || {
+        let peers = peers.as_ref().map(|peers| peers.borrow().clone());
+        std::future::ready(Json(peers.unwrap_or_default()))
+    };
     Router::new()
         .route("/v1/ha", get(all))
         .route("/v1/ha/{group}/hand-over", post(hand_over))
+        .route("/v1/sync", get(sync))
         .with_state(ha)
 }
 

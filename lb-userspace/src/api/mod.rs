@@ -15,6 +15,8 @@ use axum::{
     routing::{get, patch, post, put},
 };
 
+use tokio::sync::watch;
+
 pub(crate) use self::pools::{Drain, Weight};
 pub use self::{
     error::{Body as ErrorBody, Error},
@@ -23,7 +25,7 @@ pub use self::{
 use crate::{
     config::{Config, Draft, Problem, Problems, from_json},
     dataplane::{Explanation, Question},
-    ha::Ha,
+    ha::{Ha, sync::PeersView},
     state::{State, StatusView},
 };
 
@@ -34,7 +36,7 @@ type Answer<T> = Result<Json<T>, Error>;
 type Done = Result<StatusCode, Error>;
 
 /// Every route, answered by these.
-pub fn router(state: State, ha: Ha) -> Router {
+pub fn router(state: State, ha: Ha, peers: Option<watch::Receiver<PeersView>>) -> Router {
     let backend = get(pools::backend)
         .put(pools::put_backend)
         .delete(pools::delete_backend);
@@ -65,7 +67,7 @@ pub fn router(state: State, ha: Ha) -> Router {
         .route("/v1/explain", post(explain))
         .route("/metrics", get(metrics::metrics))
         .with_state(state)
-        .merge(ha::router(ha))
+        .merge(ha::router(ha, peers))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

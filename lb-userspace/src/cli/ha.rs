@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,12 +14,17 @@ use super::{
     client::{Client, segment},
     table::table,
 };
-use crate::ha::{GroupView, PeerView, TransitionView};
+use crate::ha::{
+    GroupView, PeerView, TransitionView,
+    sync::{PeersView, SyncPeerView},
+};
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
     /// Show which groups of addresses this node holds, since when and why, and who else is there.
     Status,
+    /// Show the nodes that this one tells of its flows, and how far it has come with each.
+    Sync,
     /// Have another node take a group, and those that fail over with it.
     HandOver {
         /// The group.
@@ -29,6 +35,7 @@ pub(super) enum Verb {
 pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Status => show.print(&client.get("/v1/ha").await?, text),
+        Verb::Sync => show.print(&client.get("/v1/sync").await?, peers),
         Verb::HandOver { group } => {
             let path = format!("/v1/ha/{}/hand-over", segment(&group));
             client.order(&path).await
@@ -82,6 +89,35 @@ fn text(groups: &BTreeMap<String, GroupView>) -> String {
         }
     }
     text
+}
+
+fn peers(peers: &PeersView) -> String {
+    let head = [
+        "NODE",
+        "STATE",
+        "LAG",
+        "SENT",
+        "RECEIVED",
+        "LOST",
+        "OVERFLOWED",
+    ];
+    let row = |(address, peer): (&SocketAddr, &SyncPeerView)| {
+        let state = match (peer.connected, peer.synced) {
+            (false, _) => "not heard",
+            (true, false) => "syncing",
+            (true, true) => "synced",
+        };
+        [
+            address.to_string(),
+            state.to_owned(),
+            format!("{} ms", peer.lag_ms),
+            peer.sent.to_string(),
+            peer.received.to_string(),
+            peer.lost.to_string(),
+            peer.overflowed.to_string(),
+        ]
+    };
+    table(&head, peers.iter().map(row))
 }
 
 /// Who else has spoken, the last first.

@@ -6,3 +6,4 @@ mod keepalived;
 mod probe;
 mod scene;
 mod split;
+mod sync;

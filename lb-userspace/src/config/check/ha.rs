@@ -39,6 +39,9 @@ pub(super) fn check(problems: &mut Problems, config: &Config) {
         tracks(problems, config, &path, group);
     }
     together(problems, groups);
+    if let Some(sync) = &config.ha.sync {
+        super::sync::check(problems, sync);
+    }
 }
 
 fn times(problems: &mut Problems, path: &str, group: &Group) {

@@ -19,6 +19,7 @@ mod http;
 mod pool;
 mod service;
 mod shared;
+mod sync;
 mod tls;
 
 pub(super) use self::change::may_break;

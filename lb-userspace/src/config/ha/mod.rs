@@ -1,6 +1,7 @@
 //! Addresses that several nodes share, of which one holds them at a time.
 
 mod address;
+mod sync;
 mod track;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     address::VirtualAddress,
+    sync::Sync,
     track::{Track, TrackKind},
 };
 use super::unique;
@@ -20,6 +22,9 @@ pub struct Ha {
     /// Groups of addresses by name.
     #[serde(deserialize_with = "unique::map")]
     pub groups: BTreeMap<String, Group>,
+    /// Which other nodes are told of flows; if absent, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync: Option<Sync>,
 }
 
 impl Ha {

@@ -1,5 +1,6 @@
 //! Telling other nodes of flows, so that connections survive this one.
 
+pub mod key;
 mod message;
 mod node;
 mod pull;

@@ -83,7 +83,7 @@ pub struct SyncPeerView {
 }
 
 /// All peers by address, as they are.
-pub type PeersView = Arc<BTreeMap<SocketAddr, SyncPeerView>>;
+pub type PeersView = BTreeMap<SocketAddr, SyncPeerView>;
 
 /// A running node. It ends when this is dropped.
 pub struct Node {
@@ -279,7 +279,7 @@ impl Driver {
         let synced = view.values().all(|peer| peer.synced || !peer.connected) && (heard || alone);
         self.synced
             .send_if_modified(|was| std::mem::replace(was, synced) != synced);
-        self.view.send_replace(Arc::new(view));
+        self.view.send_replace(view);
     }
 
     async fn send(&mut self, socket: &UdpSocket) {
