@@ -81,10 +81,13 @@ fn survive(mode: &str, fail: impl FnOnce(&Scene, &mut Agent) -> Result<()>) -> R
             second.log()
         );
     }
-    let status: Value = second.get("/v1/status")?;
-    let kind = if mode == "nat" { "tracked" } else { "full_nat" };
-    ensure!(status["flows"][kind].as_u64() > Some(0), "{status}");
-    Ok(())
+    // They were no accident: the flows are here. They are counted every few seconds.
+    retry(PATIENCE, || {
+        let status: Value = second.get("/v1/status")?;
+        let kind = if mode == "nat" { "tracked" } else { "full_nat" };
+        ensure!(status["flows"][kind].as_u64() > Some(0), "{status}");
+        Ok(())
+    })
 }
 
 fn hand_over(_: &Scene, first: &mut Agent) -> Result<()> {
