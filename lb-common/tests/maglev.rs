@@ -33,6 +33,12 @@ fn moved(before: &[u32], after: &[u32], not_of: u32) -> usize {
         .count()
 }
 
+/// The slots of a member, rounded up.
+fn share(members: &[Member], one: Member, slots: usize) -> usize {
+    let total: usize = members.iter().map(|member| member.weight as usize).sum();
+    (one.weight as usize * slots).div_ceil(total)
+}
+
 proptest! {
     /// Within a slot of the exact share, which is within a percent where that has a hundred.
     #[test]
@@ -70,7 +76,10 @@ proptest! {
         after.retain(|member| *member != gone);
         let log2 = log2_slots(count);
         let moved = moved(&build(&before, log2), &build(&after, log2), gone.id);
-        prop_assert!(moved * 100 <= 8 * (1 << log2), "{moved} of {}", 1 << log2);
+        // Of few members two may like the slots in much the same order: then as many slots change
+        // hands as the one that went had, at most.
+        let few = 8 * (1 << log2) + 100 * share(&before, gone, 1 << log2);
+        prop_assert!(moved * 100 <= few, "{moved} of {}", 1 << log2);
     }
 
     /// The order of the members and their ids do not matter.
