@@ -71,11 +71,13 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace) -> Result<Wired> {
         let addresses = [balancer.addresses, balancer.backend_addresses];
         balancer.namespace.ip(&up(LAN, &addresses))?;
         // As a NIC's filter would: XDP on a veth sees what is for others too, while the bridge
-        // does not know where they are.
-        lan.ip(&format!(
-            "link set {} type bridge_slave flood off\n",
-            balancer.name
-        ))?;
+        // does not know where they are. One alone must be found before it has spoken.
+        if lab.balancers().len() > 1 {
+            lan.ip(&format!(
+                "link set {} type bridge_slave flood off\n",
+                balancer.name
+            ))?;
+        }
         let attached = pass.attach(lan, &balancer.name)?;
         passing.push((lan.name().to_owned(), attached));
     }
