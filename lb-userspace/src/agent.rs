@@ -52,7 +52,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let admin = config.agent.admin.clone();
     let proxy = Proxy::new(config.agent.proxy.workers as usize);
     let (serving, served) = watch::channel(Arc::default());
-    let shared = config.ha.clone();
+    let shared = config.clone();
     let tables = dataplane.peers();
     let (state, owner) = state::spawn(Parts {
         config,
@@ -62,19 +62,22 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         verdicts,
         serving,
     })?;
-    let sync = sync_with_others(&shared, tables)?;
+    let sync = sync_with_others(&shared.ha, tables)?;
     // Last: whoever takes addresses can serve them.
-    let ha = ha::spawn(&shared, served)?;
+    let ha = ha::spawn(&shared.ha, served.clone())?;
+    let synced = sync.as_ref().map(|sync| sync.synced.clone());
+    let routes = ha::routes::spawn(&shared, served, synced)?;
     if let Some(sync) = &sync {
         tokio::spawn(tell_whether_synced(sync.synced.clone(), ha.clone()));
     }
     let peers = sync.as_ref().map(|sync| sync.peers.clone());
     tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
 
-    let router = api::router(state.clone(), ha.clone(), peers);
+    let router = api::router(state.clone(), ha.clone(), peers, routes.views());
     let outcome = tokio::select! {
         served = api::serve(listeners, router) => served.context("admin API"),
         () = ha.failed() => Err(anyhow!("the thread that keeps the addresses has ended")),
+        () = routes.failed() => Err(anyhow!("the thread that announces VIPs has ended")),
         _ = interrupt.recv() => {
             tracing::info!("interrupted");
             Ok(())
@@ -85,7 +88,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         }
     };
     // Others take over while the data path still serves.
-    ha.end().await;
+    tokio::join!(routes.end(), ha.end());
     // The last of them: the owner ends and detaches the data path.
     drop(state);
     owner.await.context("the owner of the state")?;

@@ -5,6 +5,7 @@ mod ha;
 mod listen;
 mod metrics;
 mod pools;
+mod routes;
 mod services;
 
 use axum::{
@@ -25,7 +26,7 @@ pub use self::{
 use crate::{
     config::{Config, Draft, Problem, Problems, from_json},
     dataplane::{Explanation, Question},
-    ha::{Ha, sync::PeersView},
+    ha::{Ha, routes::RoutesView, sync::PeersView},
     state::{State, StatusView},
 };
 
@@ -36,7 +37,12 @@ type Answer<T> = Result<Json<T>, Error>;
 type Done = Result<StatusCode, Error>;
 
 /// Every route, answered by these.
-pub fn router(state: State, ha: Ha, peers: Option<watch::Receiver<PeersView>>) -> Router {
+pub fn router(
+    state: State,
+    ha: Ha,
+    peers: Option<watch::Receiver<PeersView>>,
+    routes: watch::Receiver<RoutesView>,
+) -> Router {
     let backend = get(pools::backend)
         .put(pools::put_backend)
         .delete(pools::delete_backend);
@@ -68,6 +74,7 @@ pub fn router(state: State, ha: Ha, peers: Option<watch::Receiver<PeersView>>) -
         .route("/metrics", get(metrics::metrics))
         .with_state(state)
         .merge(ha::router(ha, peers))
+        .merge(routes::router(routes))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

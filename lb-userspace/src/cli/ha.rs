@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,13 +16,17 @@ use super::{
 };
 use crate::ha::{
     GroupView, PeerView, TransitionView,
+    routes::{RouteView, RoutesView},
     sync::{PeersView, SyncPeerView},
 };
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
-    /// Show which groups of addresses this node holds, since when and why, and who else is there.
+    /// Show which addresses this node holds or announces, since when and why, and who else is
+    /// there.
     Status,
+    /// Show which VIPs this node announces, and why not the others.
+    Routes,
     /// Show the nodes that this one tells of its flows, and how far it has come with each.
     Sync,
     /// Have another node take a group, and those that fail over with it.
@@ -34,7 +38,21 @@ pub(super) enum Verb {
 
 pub(super) async fn run(client: &Client, show: Show, verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Status => show.print(&client.get("/v1/ha").await?, text),
+        Verb::Status => {
+            let announced: RoutesView = client.get("/v1/routes").await?;
+            show.print(
+                &client.get("/v1/ha").await?,
+                |groups: &BTreeMap<String, GroupView>| match (
+                    groups.is_empty(),
+                    announced.is_empty(),
+                ) {
+                    (true, false) => routes(&announced),
+                    (_, true) => text(groups),
+                    (false, false) => format!("{}\n\n{}", text(groups), routes(&announced)),
+                },
+            )
+        }
+        Verb::Routes => show.print(&client.get("/v1/routes").await?, routes),
         Verb::Sync => show.print(&client.get("/v1/sync").await?, peers),
         Verb::HandOver { group } => {
             let path = format!("/v1/ha/{}/hand-over", segment(&group));
@@ -89,6 +107,21 @@ fn text(groups: &BTreeMap<String, GroupView>) -> String {
         }
     }
     text
+}
+
+fn routes(vips: &RoutesView) -> String {
+    let head = ["VIP", "STATE", "SINCE", "INTERFACE", "CHANGES", "BECAUSE"];
+    let row = |(vip, view): (&IpAddr, &RouteView)| {
+        [
+            vip.to_string(),
+            view.state.to_string(),
+            ago(view.since),
+            view.interface.clone(),
+            view.changes.to_string(),
+            view.reason.clone(),
+        ]
+    };
+    table(&head, vips.iter().map(row))
 }
 
 fn peers(peers: &PeersView) -> String {

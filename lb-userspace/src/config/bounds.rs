@@ -43,6 +43,8 @@ pub(super) fn duration(key: &str) -> RangeInclusive<Duration> {
         "timeout" => Duration::from_millis(10)..=HOUR,
         "advert_interval" => Duration::from_millis(100)..=Duration::from_secs(40),
         "preempt_delay" => Duration::ZERO..=HOUR,
+        "grace" => Duration::ZERO..=Duration::from_secs(600),
+        "lease" => Duration::from_secs(1)..=Duration::from_secs(600),
         "announce_interval" => Duration::from_secs(1)..=HOUR,
         "slow_start" => Duration::from_secs(1)..=HOUR,
         "idle_timeout" | "affinity" | "deadline" => Duration::from_secs(1)..=7 * 24 * HOUR,

@@ -1,6 +1,7 @@
 //! Netlink without a runtime: the thread that keeps the timers waits for nobody else.
 
 use std::{
+    collections::HashMap,
     io,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
@@ -19,7 +20,7 @@ use rtnetlink::{
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-use super::interfaces::Interfaces;
+use super::interfaces::{Interfaces, local};
 use crate::config::ha::VirtualAddress;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`.
@@ -64,6 +65,21 @@ impl Kernel {
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
         let question = RouteNetlinkMessage::GetLink(link);
         self.ask(question, NLM_F_ACK, |answer| interfaces.follow(answer))
+    }
+
+    /// Addresses of an interface, and whether the kernel keeps each for ever.
+    pub(super) fn kept_addresses(&mut self, ifindex: u32) -> io::Result<HashMap<IpAddr, bool>> {
+        let mut found = HashMap::new();
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.ask(question, NLM_F_DUMP, |answer| {
+            if let RouteNetlinkMessage::NewAddress(message) = answer
+                && message.header.index == ifindex
+                && let Some(address) = local(message)
+            {
+                found.insert(address, is_for_ever(message));
+            }
+        })?;
+        Ok(found)
     }
 
     /// Takes in what has happened. False: events were lost.
@@ -189,6 +205,13 @@ fn each(
         }
     }
     Ok(())
+}
+
+fn is_for_ever(message: &AddressMessage) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        AddressAttribute::CacheInfo(lifetime) => lifetime.ifa_valid == u32::MAX,
+        _ => false,
+    })
 }
 
 fn of(ifindex: u32, address: &VirtualAddress) -> AddressMessage {

@@ -13,6 +13,7 @@ mod kernel;
 mod link;
 mod log;
 mod realtime;
+pub mod routes;
 mod rules;
 mod set;
 pub mod sync;
@@ -23,6 +24,7 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
 };
@@ -44,8 +46,20 @@ pub use self::{
 };
 use crate::config::ha;
 
-/// The names of the services that have a healthy backend, as tracking follows them.
-pub type Serving = Arc<BTreeSet<String>>;
+/// Services by name, as far as shared addresses depend on them.
+pub type Serving = Arc<BTreeMap<String, Served>>;
+
+/// How it stands with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The VIP.
+    pub address: IpAddr,
+    /// Whether a backend takes new flows and not all fail their checks. Those that have not been
+    /// checked yet do not fail.
+    pub usable: bool,
+    /// Whether a backend passes its checks, or has none, be it drained.
+    pub healthy: bool,
+}
 
 /// Why a group was not handed over.
 #[derive(Debug, thiserror::Error)]

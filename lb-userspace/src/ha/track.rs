@@ -63,7 +63,10 @@ impl Teller {
 
 async fn follow(service: String, mut serving: watch::Receiver<Serving>, teller: Teller) {
     loop {
-        let passes = serving.borrow_and_update().contains(&service);
+        let passes = {
+            let serving = serving.borrow_and_update();
+            serving.get(&service).is_some_and(|served| served.usable)
+        };
         let reason = match passes {
             true => format!("{service} has a healthy backend"),
             false => format!("{service} has no healthy backend"),

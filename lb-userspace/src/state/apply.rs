@@ -1,9 +1,6 @@
 //! From what has changed to what the data path is told.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Refused, compile,
@@ -25,6 +22,10 @@ impl Owner {
         pools: BTreeSet<String>,
     ) -> Result<(), Refused> {
         let mut delta = Delta::default();
+        let mut touched = services.clone();
+        for pool in &pools {
+            touched.extend(self.live.users(pool).map(str::to_owned));
+        }
         let of_pools =
             |live: &Live, pool: &String| live.users(pool).any(|user| is_local(live, user));
         let mut for_proxy = pools.iter().any(|pool| of_pools(&self.live, pool));
@@ -78,31 +79,8 @@ impl Owner {
         for (name, new) in new_conditions {
             self.note(name, new);
         }
-        self.tell_of_service();
+        self.tell_of_service(touched);
         Ok(())
-    }
-
-    /// Which of the services that are tracked have a healthy backend.
-    fn tell_of_service(&self) {
-        let config = self.live.config();
-        let serves = |pool: &str| {
-            let healthy = (self.conditions.get(pool)).is_some_and(|pool| !pool.down);
-            let backends = self.desired.pools.get(pool).filter(|_| healthy);
-            backends.is_some_and(|all| all.values().any(|backend| backend.takes_flows()))
-        };
-        let served = |name: &&str| {
-            let service = config.services.get(*name);
-            service.is_some_and(|service| service.pools().any(serves))
-        };
-        let tracked = config.ha.tracked_services();
-        let new: BTreeSet<String> = tracked.filter(served).map(str::to_owned).collect();
-        self.serving.send_if_modified(|old| {
-            let differs = **old != new;
-            if differs {
-                *old = Arc::new(new);
-            }
-            differs
-        });
     }
 
     /// `for_proxy`: something is touched that the proxy serves.

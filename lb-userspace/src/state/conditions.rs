@@ -16,6 +16,8 @@ pub(super) struct Conditions {
     pub(super) below_floor: bool,
     /// Whether there are backends and every one of them fails its checks.
     pub(super) down: bool,
+    /// Whether a backend that passes its checks has flows, or may be given some.
+    pub(super) healthy: bool,
 }
 
 /// Decides for a pool. Before its first check a backend is used where nobody is known to be
@@ -61,10 +63,14 @@ pub(super) fn conditions(
         (None, Health::Unhealthy) => Condition::Dead,
     };
     let backends = pool.backends.keys();
+    let backends: BTreeMap<_, _> = backends
+        .map(|name| (name.clone(), condition(name)))
+        .collect();
+    let passes =
+        |(name, is): (&String, _)| is != &Condition::Dead && health(name) == Health::Healthy;
     Conditions {
-        backends: backends
-            .map(|name| (name.clone(), condition(name)))
-            .collect(),
+        healthy: backends.iter().any(passes),
+        backends,
         below_floor,
         down: some_failed && !some_healthy && !some_unknown,
     }

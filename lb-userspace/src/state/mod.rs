@@ -10,6 +10,7 @@ mod look;
 mod owner;
 mod pending;
 mod ramps;
+mod serving;
 mod view;
 
 use std::{collections::BTreeMap, time::Duration};

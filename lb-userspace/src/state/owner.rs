@@ -47,7 +47,7 @@ pub struct Parts {
     pub targets: mpsc::UnboundedSender<Retarget>,
     /// Their verdicts.
     pub verdicts: mpsc::Receiver<Change>,
-    /// Where the names of services that have a healthy backend are told.
+    /// Where it is told which services can be served, of those that shared addresses depend on.
     pub serving: watch::Sender<Serving>,
 }
 

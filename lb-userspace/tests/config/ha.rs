@@ -71,3 +71,68 @@ fn a_tracked_service_stays() {
     assert_eq!(problems.0[0].field, "ha.groups.front.track.x.service");
     assert!(live.config().services.contains_key("web"));
 }
+
+#[test]
+fn announced_vips_are_checked() {
+    let right = with(
+        "[ha.routes]\ninterface = \"dummy0\"\nannounce = \"every\"\nvips = [\"203.0.113.1\"]\n\
+         grace = \"0s\"\nlease = \"10s\"",
+    );
+    assert_eq!(parse(&right).check(), Ok(()));
+    breaks(
+        &with(
+            "[ha.routes]\ninterface = \"much-too-long-a-name\"\n\
+             vips = [\"203.0.113.1\", \"203.0.113.1\", \"127.0.0.1\"]\n\
+             grace = \"11min\"\nlease = \"1500ms\"",
+        ),
+        &[
+            (
+                "ha.routes.interface",
+                "much-too-long-a-name",
+                "an interface's name: 1 to 15 bytes without '/', ':' and spaces",
+            ),
+            (
+                "ha.routes.grace",
+                "11m",
+                "a duration from 0s to 10m, such as \"500ms\", \"2s\" or \"15m\"",
+            ),
+            (
+                "ha.routes.lease",
+                "1s 500ms",
+                "whole seconds, as the kernel counts in them",
+            ),
+            ("ha.routes.vips[1]", "203.0.113.1", "each address only once"),
+            (
+                "ha.routes.vips[2]",
+                "127.0.0.1",
+                "the address of a host, not a loopback one",
+            ),
+        ],
+    );
+    breaks(
+        &with("[ha.routes]\nvips = []"),
+        &[(
+            "ha.routes.vips",
+            "[]",
+            "at least one VIP; leave it out to announce those of all services",
+        )],
+    );
+}
+
+/// One node holds it, or all announce it.
+#[test]
+fn a_vip_is_not_both_held_and_announced() {
+    let both = group("addresses = [\"203.0.113.1/24\"]\n[ha.routes]\nvips = [\"203.0.113.1\"]");
+    breaks(
+        &both,
+        &[(
+            "ha.routes.vips[0]",
+            "203.0.113.1",
+            "an address that no group holds: ha.groups.front has it",
+        )],
+    );
+    let config = parse(&group("addresses = [\"203.0.113.1/24\"]\n[ha.routes]"));
+    assert_eq!(config.check(), Ok(()));
+    assert!(!config.ha.is_announced([203, 0, 113, 1].into()));
+    assert!(config.ha.is_announced([203, 0, 113, 2].into()));
+}

@@ -4,6 +4,7 @@ mod capture;
 mod failover;
 mod keepalived;
 mod probe;
+mod routes;
 mod scene;
 mod split;
 mod sync;

@@ -42,6 +42,9 @@ pub(super) fn check(problems: &mut Problems, config: &Config) {
     if let Some(sync) = &config.ha.sync {
         super::sync::check(problems, sync);
     }
+    if let Some(routes) = &config.ha.routes {
+        super::routes::check(problems, &config.ha, routes);
+    }
 }
 
 fn times(problems: &mut Problems, path: &str, group: &Group) {

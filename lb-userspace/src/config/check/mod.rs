@@ -17,6 +17,7 @@ mod ha;
 mod health;
 mod http;
 mod pool;
+mod routes;
 mod service;
 mod shared;
 mod sync;

@@ -1,6 +1,7 @@
-//! Addresses that several nodes share, of which one holds them at a time.
+//! Addresses that several nodes share: one holds them at a time, or all announce them.
 
 mod address;
+mod routes;
 mod sync;
 mod track;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     address::VirtualAddress,
+    routes::{Announce, Routes},
     sync::Sync,
     track::{Track, TrackKind},
 };
@@ -25,9 +27,27 @@ pub struct Ha {
     /// Which other nodes are told of flows; if absent, none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync: Option<Sync>,
+    /// Which VIPs a routing daemon is to announce; if absent, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Routes>,
 }
 
 impl Ha {
+    /// Whether an address is announced by routes, if it is a VIP.
+    pub fn is_announced(&self, address: IpAddr) -> bool {
+        (self.routes.as_ref()).is_some_and(|routes| match &routes.vips {
+            Some(vips) => vips.contains(&address),
+            None => self.group_of(address).is_none(),
+        })
+    }
+
+    /// The name of a group that holds an address.
+    pub fn group_of(&self, address: IpAddr) -> Option<&str> {
+        let holds = |group: &Group| group.addresses.iter().any(|held| held.address == address);
+        let mut groups = self.groups.iter();
+        groups.find_map(|(name, group)| holds(group).then_some(name.as_str()))
+    }
+
     /// Names of the services that priorities depend on.
     pub fn tracked_services(&self) -> impl Iterator<Item = &str> {
         let tracks = self.groups.values().flat_map(|group| group.track.values());
