@@ -5,6 +5,11 @@
 
 use core::mem::{align_of, size_of};
 
+/// Counts changes of what any map's keys and values mean: an agent takes over what an earlier one
+/// has left in the kernel only where both know the same. To be raised with every such change, also
+/// where sizes stay.
+pub const LAYOUT: u64 = 1;
+
 /// Types that may be a map's key or value.
 ///
 /// # Safety
@@ -194,7 +199,8 @@ pub struct Backend {
     pub flags: u8,
     /// Its share of new flows, for comparing loads; at least 1 where it may be given any.
     pub weight: u32,
-    /// Zero.
+    /// By the first two a later agent knows the backend again, which the program does not look
+    /// at; the others are zero.
     pub reserved: [u32; 4],
 }
 

@@ -60,6 +60,28 @@ impl Ring {
         }
     }
 
+    /// A ring that goes on where another has ended of which only the slots are known. Since when
+    /// they were tracked is not: they are from `now` on.
+    pub fn resumed(slots: &[Slot], remember: Remember, now: u32) -> Self {
+        let resume = |slot: &Slot| match remember {
+            Remember::Never => Slot::stable(slot.current()),
+            Remember::Changes => *slot,
+            Remember::Always => Slot::new(slot.base(), slot.current(), true),
+        };
+        let slots: Vec<Slot> = slots.iter().map(resume).collect();
+        let tracked = slots.iter().filter(|slot| slot.track()).count();
+        Self {
+            since: match tracked {
+                0 => Vec::new(),
+                _ => vec![now; slots.len()],
+            },
+            slots,
+            tracked,
+            remember,
+            rehashed: None,
+        }
+    }
+
     /// The slots as they are.
     pub fn slots(&self) -> &[Slot] {
         &self.slots

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     api,
     config::{self, Config, XdpMode},
-    dataplane::{Attach, DataPlane, Interface, Limits, Options},
+    dataplane::{Attach, DataPlane, Interface, Limits, Options, Pin},
     ha, health,
     proxy::{Proxy, access_log},
     state::{self, Parts},
@@ -39,13 +39,6 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     });
 
     let dataplane = DataPlane::load(&options(&config)).context("loading the data path")?;
-    for attached in dataplane.attachments() {
-        tracing::info!(
-            interface = attached.interface,
-            mode = attached.mode,
-            "attached"
-        );
-    }
     warn_of_sysctls();
     let (targets, checked) = mpsc::unbounded_channel();
     let verdicts = health::spawn(checked);
@@ -89,6 +82,10 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     };
     // Others take over while the data path still serves.
     tokio::join!(routes.end(), ha.end());
+    if outcome.is_err() {
+        // As where it had died: clients need not notice.
+        state.let_go().await;
+    }
     // The last of them: the owner ends and detaches the data path.
     drop(state);
     owner.await.context("the owner of the state")?;
@@ -148,6 +145,10 @@ fn options(config: &Config) -> Options {
             backends: agent.limits.backends,
             flows: agent.limits.flows,
         },
+        pin: agent.pin.directory().map(|directory| Pin {
+            directory: directory.to_owned(),
+            source_addresses: agent.full_nat.addresses.clone(),
+        }),
         tell_peers: config.ha.sync.is_some(),
     }
 }

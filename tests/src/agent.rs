@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::{Balancer, Lab, Process, retry};
+use lab::{Balancer, Lab, Namespace, Process, retry};
 use lb_userspace::state::{PoolView, ServiceView, StatusView};
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
@@ -45,7 +45,10 @@ pub fn binary() -> &'static Path {
 /// A running agent. It is ended when this is dropped.
 pub struct Agent {
     process: Process,
+    namespace: Namespace,
+    config: PathBuf,
     socket: PathBuf,
+    pins: PathBuf,
     log: PathBuf,
 }
 
@@ -67,37 +70,68 @@ impl Agent {
     /// As [`Agent::start`].
     pub fn start_at(lab: &Lab, balancer: &Balancer, document: &Value) -> Result<Self> {
         // A pair shares the directory.
-        let directory = match lab.balancers().len() {
-            1 => lab.directory(),
-            _ => lab.directory().join(&balancer.name),
+        let own = |directory: PathBuf| match lab.balancers().len() {
+            1 => directory,
+            _ => directory.join(&balancer.name),
         };
+        let directory = own(lab.directory());
         std::fs::create_dir_all(&directory)?;
         let socket = directory.join("admin.sock");
+        let pins = own(lab.pins());
         let mut document = document.clone();
         let interfaces = lab.lb_devices().iter();
         document["agent"]["interfaces"] = interfaces
             .map(|name| json!({ "name": name, "xdp": "native" }))
             .collect();
         document["agent"]["admin"]["socket"] = json!(socket);
+        document["agent"]["pin"] = json!(pins);
         let config = directory.join("weir.json");
         std::fs::write(&config, document.to_string())?;
         let log = directory.join("weir.log");
-        let mut command = balancer.namespace.command(binary());
-        command
-            .args(["agent", "--config"])
-            .arg(&config)
-            .stderr(std::fs::File::create(&log)?);
-        let process = Process::spawn(command)?;
+        let namespace = balancer.namespace.clone();
         let mut agent = Self {
-            process,
+            process: launch(&namespace, &config, &log)?,
+            namespace,
+            config,
             socket,
+            pins,
             log,
         };
-        retry(PATIENCE, || {
-            ensure!(agent.process.is_running(), "it has ended: {}", agent.log());
-            agent.status()
-        })?;
+        agent.wait_until_ready()?;
         Ok(agent)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        retry(PATIENCE, || {
+            ensure!(self.process.is_running(), "it has ended: {}", self.log());
+            self.status().map(|_| ())
+        })
+    }
+
+    /// Starts another with the same configuration, which has ended or was killed before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::start`].
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = launch(&self.namespace, &self.config, &self.log)?;
+        self.wait_until_ready()
+    }
+
+    /// Changes the configuration that [`Agent::start_again`] starts with.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or written.
+    pub fn configure(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut document = serde_json::from_slice(&std::fs::read(&self.config)?)?;
+        change(&mut document);
+        Ok(std::fs::write(&self.config, document.to_string())?)
+    }
+
+    /// Where it pins what outlives it.
+    pub fn pins(&self) -> &Path {
+        &self.pins
     }
 
     /// Everything it has logged.
@@ -121,6 +155,15 @@ impl Agent {
     ///
     /// It does not end.
     pub fn end(mut self, signal: Signal) -> Result<()> {
+        self.stop(signal)
+    }
+
+    /// The same, and keeps what [`Agent::start_again`] needs.
+    ///
+    /// # Errors
+    ///
+    /// It does not end.
+    pub fn stop(&mut self, signal: Signal) -> Result<()> {
         self.process.signal(signal)?;
         retry(PATIENCE, || {
             ensure!(!self.process.is_running(), "it goes on: {}", self.log());
@@ -253,6 +296,16 @@ impl Agent {
             Ok(())
         })
     }
+}
+
+fn launch(namespace: &Namespace, config: &Path, log: &Path) -> Result<Process> {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)?;
+    let mut command = namespace.command(binary());
+    command.args(["agent", "--config"]).arg(config).stderr(log);
+    Process::spawn(command)
 }
 
 /// A pool of these backends, checked twice a second.

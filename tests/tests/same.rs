@@ -41,6 +41,7 @@ impl Node {
                 backends: 2000,
                 flows: 1000,
             },
+            pin: None,
             tell_peers: false,
         })?;
         let services = Map::open(&dataplane, "SERVICES")?;

@@ -57,7 +57,7 @@ impl From<Refused> for Error {
             Refused::DataPlane(ApplyError::Kernel(_)) | Refused::Together => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Refused::Proxy(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::Proxy(_) | Refused::Unattached(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::DataPlane(_) | Refused::Unready(_) => StatusCode::CONFLICT,
             Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };

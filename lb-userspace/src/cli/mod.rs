@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod detach;
 mod explain;
 mod ha;
 mod service;
@@ -20,7 +21,12 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use self::client::Client;
-use crate::{agent, config::Config, dataplane::Question, desired::Protocol};
+use crate::{
+    agent,
+    config::{self, Config},
+    dataplane::Question,
+    desired::Protocol,
+};
 
 /// Weir, a load balancer.
 #[derive(Parser)]
@@ -53,6 +59,13 @@ enum Verb {
     Check {
         /// The configuration.
         file: PathBuf,
+    },
+    /// End what an agent that was killed has left: detach its program from the interfaces, and
+    /// remove its pins. An agent that runs is left alone.
+    Detach {
+        /// The directory that was its `agent.pin`.
+        #[arg(long, default_value_os_t = config::Pin::default().0)]
+        pin: PathBuf,
     },
     /// Show the agent, its services and its backends.
     Status,
@@ -107,6 +120,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             println!("{}: valid", file.display());
             Ok(())
         }
+        Verb::Detach { pin } => detach::run(show, &pin),
         Verb::Explain {
             protocol,
             client: from,

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use lb_common::hash::HashKey;
@@ -21,6 +21,8 @@ pub struct Agent {
     pub hash_key: HashKey,
     /// Sizes of the data path's tables.
     pub limits: Limits,
+    /// Where the data path is pinned, to outlive the agent.
+    pub pin: Pin,
     /// Where the admin API listens.
     pub admin: Admin,
     /// What `full-nat` services send from.
@@ -35,6 +37,7 @@ impl Default for Agent {
             interfaces: Vec::new(),
             hash_key: hash_key::DEFAULT,
             limits: Limits::default(),
+            pin: Pin::default(),
             admin: Admin::default(),
             full_nat: FullNat::default(),
             proxy: Proxy::default(),
@@ -69,6 +72,25 @@ impl Default for Limits {
             backends: 100_000,
             flows: 1 << 20,
         }
+    }
+}
+
+/// A directory in a BPF file system, an absolute path; empty: nothing is pinned, and the data path
+/// ends with the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pin(pub PathBuf);
+
+impl Default for Pin {
+    fn default() -> Pin {
+        Pin(PathBuf::from("/sys/fs/bpf/weir"))
+    }
+}
+
+impl Pin {
+    /// The directory, if there is to be one.
+    pub fn directory(&self) -> Option<&Path> {
+        (!self.0.as_os_str().is_empty()).then_some(&self.0)
     }
 }
 

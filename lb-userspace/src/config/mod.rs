@@ -31,7 +31,7 @@ mod syntax;
 mod tls;
 mod unique;
 
-pub use agent::{Admin, Agent, FullNat, Limits, Proxy};
+pub use agent::{Admin, Agent, FullNat, Limits, Pin, Proxy};
 pub use ha::Ha;
 pub use health::{CheckKind, HealthCheck, StatusRange};
 pub use interface::{Interface, XdpMode};

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use super::{
     loader::Maps,
     next_hops::NextHops,
     options::Limits,
+    pins::Inherited,
     raw::Raw,
     rings::{Rings, Wanted},
     services::{self, Services},
@@ -62,6 +64,8 @@ pub(crate) struct Applied {
     /// Services by the pools that they name.
     users: HashMap<String, BTreeSet<String>>,
     unfinished: Unfinished,
+    /// What there is of an earlier agent's, until all of it has found its place.
+    inherited: Option<Inherited>,
 }
 
 /// What the maps may not say yet.
@@ -75,17 +79,47 @@ struct Unfinished {
 
 impl Applied {
     /// Empty maps of these sizes.
-    pub(crate) fn new(limits: Limits, rings: Rings) -> Self {
+    pub(crate) fn new(limits: Limits, rings: Rings, inherited: Option<Inherited>) -> Self {
+        let mut services = Services::new(limits.services);
+        let mut backends = Backends::new(limits.backends);
+        if let Some(inherited) = &inherited {
+            services.inherit(inherited.services());
+            backends.inherit(inherited.backends());
+        }
         Self {
             limits,
-            services: Services::new(limits.services),
-            backends: Backends::new(limits.backends),
+            services,
+            backends,
             rings,
             longest_idle: Duration::ZERO,
             desired: Desired::default(),
             users: HashMap::new(),
             unfinished: Unfinished::default(),
+            inherited,
         }
+    }
+
+    /// Ends the inheritance: gives what there was of an earlier agent's, and expects
+    /// [`Applied::leave_inherited`] in the end.
+    pub(crate) fn take_inherited(&mut self) -> Option<Inherited> {
+        self.inherited.take()
+    }
+
+    /// Has numbers of an earlier agent's that nobody has taken rest until no flow can have them.
+    pub(crate) fn leave_inherited(&mut self) {
+        self.services.leave_inherited(self.longest_idle);
+        self.backends.leave_inherited(self.longest_idle);
+    }
+
+    /// What a pool is to be.
+    pub(crate) fn pool(&self, name: &str) -> Option<Arc<DesiredPool>> {
+        self.desired.pools.get(name).cloned()
+    }
+
+    /// The name of a service's pool.
+    pub(crate) fn pool_of(&self, service: &str) -> Option<&str> {
+        let service = self.desired.services.get(service)?;
+        Some(&service.pool)
     }
 
     /// Makes the maps say what is desired.
@@ -231,6 +265,18 @@ impl Applied {
                 } else {
                     buried.insert(user);
                 }
+            }
+        }
+        for (_, name) in &affected {
+            let vip = services::key_of(&desired.services[*name]);
+            let inherited = self
+                .inherited
+                .as_ref()
+                .filter(|_| rings.get(name).is_none());
+            if let Some(inherited) = inherited
+                && let Some(ring) = inherited.ring(&vip)?
+            {
+                rings.inherit(name, ring);
             }
         }
         let wanted = affected.iter().map(|&(pool, name)| {

@@ -3,13 +3,17 @@
 use std::fs;
 
 use anyhow::{Context, bail};
-use aya::{Ebpf, programs::xdp::XdpMode};
+use aya::{
+    Ebpf,
+    programs::xdp::{Xdp, XdpMode},
+};
 use lb_common::abi::{MAX_DEVICES, egress};
 use serde::{Deserialize, Serialize};
 
 use super::{
     loader::{self, Maps},
     options::{Attach, Interface},
+    pins::{Pins, Stamp},
 };
 
 /// Where the program runs, and how.
@@ -28,17 +32,15 @@ pub struct Attachment {
     pub reason: Option<String>,
 }
 
-/// Lets frames leave by these interfaces, and attaches the program to each.
+/// Lets frames leave by these interfaces; returns their indexes with them.
 ///
 /// # Errors
 ///
-/// Names the interface that is not there or that refuses the program. What was attached is
-/// detached with `ebpf`.
-pub(crate) fn attach(
-    ebpf: &mut Ebpf,
+/// Names the interface that is not there.
+pub(crate) fn allow(
     maps: &mut Maps,
     interfaces: &[Interface],
-) -> anyhow::Result<Vec<Attachment>> {
+) -> anyhow::Result<Vec<(Interface, u32)>> {
     if interfaces.len() > usize::from(MAX_DEVICES) {
         bail!(
             "{} interfaces are more than {MAX_DEVICES}",
@@ -53,64 +55,139 @@ pub(crate) fn attach(
         maps.devices
             .set(device.into(), index, None, 0)
             .with_context(|| format!("allowing frames out of {}", interface.name))?;
-        indexed.push((interface, index));
+        indexed.push((interface.clone(), index));
     }
-    indexed
-        .into_iter()
-        .map(|(interface, index)| attach_one(ebpf, interface, index))
-        .collect()
+    Ok(indexed)
 }
 
-fn attach_one(ebpf: &mut Ebpf, interface: &Interface, ifindex: u32) -> anyhow::Result<Attachment> {
-    let name = &interface.name;
-    let program = loader::xdp(ebpf, loader::PROGRAM)?;
-    let driver = driver(name);
-    let attached = |mode: &str, reason| Attachment {
-        interface: name.clone(),
-        ifindex,
-        mode: mode.to_owned(),
-        driver: driver.clone(),
-        reason,
+/// Attaches the program to each interface, with everything pinned where it is to be, and ends
+/// what an earlier agent has pinned.
+///
+/// # Errors
+///
+/// Names the interface that refuses the program. What was attached is detached with `ebpf`, or
+/// with the pins.
+pub(crate) fn attach(
+    ebpf: &mut Ebpf,
+    pins: Option<&mut (Pins, Stamp)>,
+    interfaces: &[(Interface, u32)],
+) -> anyhow::Result<Vec<Attachment>> {
+    let Some((pins, stamp)) = pins else {
+        let attach = |(interface, index): &_| attach_one(ebpf, None, interface, *index);
+        return interfaces.iter().map(attach).collect();
     };
-    if interface.attach != Attach::Generic {
-        match program.attach(name, XdpMode::Driver) {
-            Ok(_) => return Ok(attached("native", None)),
-            Err(error) => {
-                let reason = describe(&error);
-                if interface.attach == Attach::Native {
-                    bail!("{name} (driver {driver}) refuses native XDP: {reason}");
-                }
-                tracing::warn!(
-                    interface = name,
-                    driver,
-                    reason,
-                    "no native XDP here: falling back to generic, which is several times slower"
-                );
-                program
-                    .attach(name, XdpMode::Skb)
-                    .with_context(|| format!("attaching to {name} in generic mode"))?;
-                return Ok(attached("generic", Some(reason)));
-            }
-        }
-    }
-    program
-        .attach(name, XdpMode::Skb)
-        .with_context(|| format!("attaching to {name} in generic mode"))?;
-    Ok(attached(
-        "generic",
-        Some("the configuration says so".into()),
-    ))
+    let program = loader::xdp(ebpf, loader::PROGRAM)?.info()?.id();
+    let maps = loader::map_ids(ebpf)?;
+    // First: a link may be the last thing that this agent does.
+    pins.pin_maps(program, maps, stamp)
+        .context("pinning maps")?;
+    let attach = |(interface, index): &_| attach_one(ebpf, Some(pins), interface, *index);
+    let attachments = interfaces
+        .iter()
+        .map(attach)
+        .collect::<anyhow::Result<_>>()?;
+    pins.keep_only(&interfaces.iter().map(|(_, index)| *index).collect());
+    Ok(attachments)
 }
 
-/// The error with all its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+fn attach_one(
+    ebpf: &mut Ebpf,
+    pins: Option<&mut Pins>,
+    interface: &Interface,
+    ifindex: u32,
+) -> anyhow::Result<Attachment> {
+    let name = &interface.name;
+    let driver = driver(name);
+    let attached = |mode: &str, reason| {
+        tracing::info!(interface = name, mode, "attached");
+        Attachment {
+            interface: name.clone(),
+            ifindex,
+            mode: mode.to_owned(),
+            driver: driver.clone(),
+            reason,
+        }
+    };
+    let mut place = Place {
+        program: loader::xdp(ebpf, loader::PROGRAM)?,
+        pins,
+        interface: name,
+        ifindex,
+    };
+    if interface.attach == Attach::Generic {
+        place
+            .put(XdpMode::Skb)
+            .with_context(|| format!("attaching to {name} in generic mode"))?;
+        let reason = "the configuration says so";
+        return Ok(attached("generic", Some(reason.into())));
     }
-    text
+    if interface.attach == Attach::Auto && place.is_generic() {
+        place.put(XdpMode::Skb)?;
+        let reason = "as an earlier agent has found it";
+        return Ok(attached("generic", Some(reason.into())));
+    }
+    let reason = match place.put(XdpMode::Driver) {
+        Ok(()) => return Ok(attached("native", None)),
+        Err(error) => format!("{error:#}"),
+    };
+    if interface.attach == Attach::Native {
+        bail!("{name} (driver {driver}) refuses native XDP: {reason}");
+    }
+    tracing::warn!(
+        interface = name,
+        driver,
+        reason,
+        "no native XDP here: falling back to generic, which is several times slower"
+    );
+    place
+        .put(XdpMode::Skb)
+        .with_context(|| format!("attaching to {name} in generic mode"))?;
+    Ok(attached("generic", Some(reason)))
+}
+
+/// An interface that the program is put on.
+struct Place<'a> {
+    program: &'a mut Xdp,
+    pins: Option<&'a mut Pins>,
+    interface: &'a str,
+    ifindex: u32,
+}
+
+impl Place<'_> {
+    /// Whether an earlier agent has left it in generic mode.
+    fn is_generic(&self) -> bool {
+        let pins = self.pins.as_ref();
+        pins.is_some_and(|pins| pins.link(self.ifindex, "generic").is_some())
+    }
+
+    /// In the place of what an earlier agent has left in this mode; or anew.
+    fn put(&mut self, mode: XdpMode) -> anyhow::Result<()> {
+        let (word, other) = match mode {
+            XdpMode::Skb => ("generic", "native"),
+            _ => ("native", "generic"),
+        };
+        let Some(pins) = &mut self.pins else {
+            self.program.attach(self.interface, mode)?;
+            return Ok(());
+        };
+        if let Some(link) = pins.link(self.ifindex, word) {
+            match self.program.attach_to_link(link) {
+                Ok(_) => return Ok(()),
+                // The interface that it led to is gone.
+                Err(error) => tracing::debug!("a link that is pinned: {error}"),
+            }
+            pins.unlink(self.ifindex, word)?;
+        }
+        // A link cannot change its mode.
+        if pins.unlink(self.ifindex, other)? {
+            let interface = self.interface;
+            tracing::warn!(interface, "detached for a moment, for another mode of XDP");
+        }
+        let link = self.program.attach(self.interface, mode)?;
+        let link = self.program.take_link(link)?;
+        pins.pin_link(link, self.ifindex, word)
+            .context("pinning the link")
+    }
 }
 
 /// The driver behind an interface; virtual interfaces have none.

@@ -1,7 +1,7 @@
 //! Indexes of the data path's arrays, given out and taken back.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,8 @@ pub(crate) struct Ids {
     next: u32,
     limit: u32,
     resting: VecDeque<(Instant, u32)>,
+    /// Of an earlier agent, and not taken yet by what had them then.
+    inherited: BTreeSet<u32>,
 }
 
 impl Ids {
@@ -20,6 +22,34 @@ impl Ids {
             next: 1,
             limit,
             resting: VecDeque::new(),
+            inherited: BTreeSet::new(),
+        }
+    }
+
+    /// Goes on where an earlier agent has ended, which had given out these. None must have been
+    /// taken yet, and none be above the limit.
+    pub(crate) fn inherit(&mut self, ids: impl IntoIterator<Item = u32>) {
+        self.inherited.extend(ids);
+        self.next = self.inherited.last().map_or(1, |last| last + 1);
+        let now = Instant::now();
+        let free = (1..self.next).filter(|id| !self.inherited.contains(id));
+        self.resting = free.map(|id| (now, id)).collect();
+    }
+
+    /// Those that nobody has taken yet.
+    pub(crate) fn inherited(&self) -> &BTreeSet<u32> {
+        &self.inherited
+    }
+
+    /// Takes an index that an earlier agent had given out; whether it was not taken yet.
+    pub(crate) fn take_inherited(&mut self, id: u32) -> bool {
+        self.inherited.remove(&id)
+    }
+
+    /// Has what nobody has taken of an earlier agent's rest.
+    pub(crate) fn leave_inherited(&mut self, now: Instant, rest: Duration) {
+        for id in std::mem::take(&mut self.inherited) {
+            self.give_back(id, now, rest);
         }
     }
 
@@ -33,7 +63,8 @@ impl Ids {
             return Some((id, true));
         }
         if self.next > self.limit {
-            return None;
+            // Whose it was has gone, and with no room left its flows go too.
+            return Some((self.inherited.pop_first()?, true));
         }
         let id = self.next;
         self.next += 1;
@@ -44,7 +75,7 @@ impl Ids {
     pub(crate) fn available(&self, now: Instant) -> usize {
         // In the order of their rests.
         let rested = self.resting.partition_point(|(usable, _)| *usable <= now);
-        (self.limit + 1 - self.next) as usize + rested
+        (self.limit + 1 - self.next) as usize + rested + self.inherited.len()
     }
 
     /// Takes an index back; it rests for `rest`.
@@ -76,5 +107,22 @@ mod tests {
             (ids.available(later), ids.take(later), ids.take(later)),
             (1, Some((1, true)), None)
         );
+    }
+
+    #[test]
+    fn an_earlier_agents_ids_go_to_whom_they_belonged() {
+        let now = Instant::now();
+        let mut ids = Ids::new(5);
+        ids.inherit([1, 3, 4]);
+        assert_eq!(ids.available(Instant::now()), 5);
+        assert!(ids.take_inherited(3));
+        assert!(!ids.take_inherited(3) && !ids.take_inherited(2));
+        let later = Instant::now();
+        assert_eq!(ids.take(later), Some((2, true)), "it was free");
+        assert_eq!(ids.take(later), Some((5, false)));
+        ids.leave_inherited(now, Duration::from_secs(60));
+        assert_eq!(ids.take(later), None, "flows may remember the others");
+        let rested = later + Duration::from_secs(60);
+        assert_eq!(ids.take(rested), Some((1, true)));
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Janitor {
     /// By backend id.
     pub(crate) connections: MappedArray<u64>,
     pub(crate) remembered: PerCpuArray<MapData, u64>,
-    /// Flows put into `flows` that other nodes have told of.
+    /// Flows put into `flows` that other nodes have told of, or that an earlier agent left there.
     pub(crate) learned: AtomicU64,
 }
 
@@ -85,6 +85,18 @@ impl Janitor {
         counted.retain(|&id, _| !dead(id));
         self.correct_counts(&before, &counted);
         Ok(pass)
+    }
+
+    /// An earlier agent's flows are among those of the first pass.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn inherit(&self) -> io::Result<()> {
+        let mut there = 0;
+        batch::visit(self.flows.fd(), CHUNK, |_: &FlowKey, _: &Flow| there += 1)?;
+        self.learned.fetch_add(there, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Connections of a backend by the count of least-connections services.

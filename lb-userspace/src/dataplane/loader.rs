@@ -1,6 +1,9 @@
 //! Loading the XDP program and opening its maps.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use anyhow::{Context, bail};
 use aya::{
@@ -21,6 +24,7 @@ use super::{
     mapped::MappedArray,
     options::{Limits, Options},
     peers::News,
+    pins::Inherited,
     raw::Raw,
     segments::Segments,
 };
@@ -38,6 +42,13 @@ pub static FRAMES_OBJECT: &[u8] =
 
 /// Name of the program for interfaces; it hands packets on to the others.
 pub(crate) const PROGRAM: &str = "weir";
+
+/// All programs, by their index in the map `PROGRAMS`.
+const PROGRAMS: [(u32, &str); 3] = [
+    (program::STEER, PROGRAM),
+    (program::OPEN, "weir_open"),
+    (program::ANSWER, "weir_answer"),
+];
 
 /// Every map, by what it holds.
 pub(crate) struct Maps {
@@ -83,12 +94,13 @@ fn fronts(limits: Limits) -> (u32, u32) {
     (services, (2 * limits.backends).next_power_of_two())
 }
 
-/// Loads the programs and their maps; nothing is attached yet.
+/// Loads the programs and their maps, of which some may be an earlier agent's; nothing is
+/// attached yet.
 ///
 /// # Errors
 ///
 /// What the kernel says, with the verifier's last words where it refused the program.
-pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
+pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::Result<Loaded> {
     if OBJECT.is_empty() {
         bail!("this binary was built without the XDP program (AYA_BUILD_SKIP)");
     }
@@ -104,7 +116,11 @@ pub(crate) fn load(options: &Options) -> anyhow::Result<Loaded> {
         true => (fastrand::u32(..), NEWS_BYTES),
         false => (0, 4096),
     };
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for (map, pin) in inherited.into_iter().flat_map(Inherited::shared) {
+        loader.map_pin_path(map, pin);
+    }
+    let mut ebpf = loader
         .override_global("HASH_KEY_LOW", &options.hash_key[0], true)
         .override_global("HASH_KEY_HIGH", &options.hash_key[1], true)
         .override_global("SERVICES_MASK", &(services_front - 1), true)
@@ -170,11 +186,7 @@ fn news_of(ebpf: &mut Ebpf) -> anyhow::Result<News> {
 
 fn open_maps(ebpf: &mut Ebpf, limits: Limits) -> anyhow::Result<Maps> {
     let mut programs: ProgramArray<MapData> = take(ebpf, "PROGRAMS")?.try_into()?;
-    for (index, name) in [
-        (program::STEER, PROGRAM),
-        (program::OPEN, "weir_open"),
-        (program::ANSWER, "weir_answer"),
-    ] {
+    for (index, name) in PROGRAMS {
         let program = xdp(ebpf, name)?;
         program
             .load()
@@ -223,6 +235,20 @@ fn data(map: Map) -> anyhow::Result<MapData> {
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the XDP object has no map {name}"))
+}
+
+/// Ids of the maps of all programs.
+///
+/// # Errors
+///
+/// The kernel's, in particular where it is too old to tell (before Linux 4.15).
+pub(crate) fn map_ids(ebpf: &mut Ebpf) -> anyhow::Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for (_, name) in PROGRAMS {
+        let of_program = xdp(ebpf, name)?.info()?.map_ids()?;
+        ids.extend(of_program.context("the kernel does not tell a program's maps")?);
+    }
+    Ok(ids)
 }
 
 /// A program of the object.

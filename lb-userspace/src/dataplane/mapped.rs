@@ -10,8 +10,33 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use aya::maps::MapData;
 use lb_common::abi::Plain;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// A new array of `entries` words of 64 bits, all zero.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn words(name: &str, entries: u32) -> anyhow::Result<(MapData, MappedArray<u64>)> {
+    let map = MapData::create(
+        aya_obj::Map::new_from_params(
+            BPF_MAP_TYPE_ARRAY,
+            size_of::<u32>() as u32,
+            size_of::<u64>() as u32,
+            entries,
+            BPF_F_MMAPABLE,
+        ),
+        name,
+        None,
+    )?;
+    let mapped = MappedArray::new(map.fd(), entries)?;
+    Ok((map, mapped))
+}
 
 /// A BPF array with `BPF_F_MMAPABLE`, mapped into this process. Keeps the array alive.
 pub(crate) struct MappedArray<T> {

@@ -20,7 +20,9 @@ mod loader;
 mod mapped;
 mod next_hops;
 mod options;
+mod orphans;
 mod peers;
+mod pins;
 mod raw;
 mod readable;
 mod returns;
@@ -29,7 +31,11 @@ mod segments;
 mod services;
 mod tasks;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use anyhow::Context as _;
 use aya::{Ebpf, programs::Xdp};
@@ -43,6 +49,7 @@ use self::{
     loader::{Loaded, Maps},
     next_hops::NextHops,
     peers::Peers,
+    pins::{Inherited, Pins, Stamp},
     rings::Rings,
 };
 pub use self::{
@@ -52,24 +59,31 @@ pub use self::{
     explain::{Explanation, Question},
     flows::FlowCounters,
     loader::{BENCH_OBJECT, FRAMES_OBJECT},
-    options::{Attach, Interface, Limits, Options},
+    options::{Attach, Interface, Limits, Options, Pin},
+    pins::{Leftover, detach},
     raw::Raw,
 };
 use crate::{
-    desired::{Delta, Desired},
+    desired::{Condition, Delta, Desired},
     ha,
 };
 
-/// The loaded data path. Dropping it detaches the program from every interface.
+/// The loaded data path. Dropping it detaches the program from every interface, unless it was
+/// [let go](DataPlane::let_go).
 pub struct DataPlane {
     state: Arc<Mutex<State>>,
+    interfaces: Vec<(Interface, u32)>,
     attachments: Vec<Attachment>,
+    /// With what is pinned there.
+    pins: Option<(Pins, Stamp)>,
+    /// What an earlier agent had given its backends.
+    conditions: HashMap<u64, Condition>,
     /// Told when there are backends at addresses where none were, or none any more.
     moved: Arc<Notify>,
     janitor: Arc<Janitor>,
     peers: Option<Arc<Peers>>,
     // Ends the tasks with the data path.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// What applying and the tasks that follow the kernel share.
@@ -83,42 +97,110 @@ struct State {
 }
 
 impl DataPlane {
-    /// Loads the program, attaches it and starts following the kernel's routes. Must be
-    /// called within a tokio runtime. Until something is applied every packet passes.
+    /// Loads the program and starts following the kernel's routes. Must be called within a tokio
+    /// runtime. What an earlier agent has pinned goes on as it is until [`DataPlane::attach`].
     ///
     /// # Errors
     ///
-    /// What the kernel refused, and the interface concerned.
+    /// What the kernel refused, an interface that is not there, or another agent that has the
+    /// pins.
     pub fn load(options: &Options) -> anyhow::Result<Self> {
+        let pins = options.pin.as_ref().map(|pin| pins(pin, options));
+        let pins = pins.transpose()?;
+        let inherited = match &pins {
+            Some((pins, stamp)) => inherited(pins, stamp)?,
+            None => None,
+        };
         let Loaded {
-            mut ebpf,
+            ebpf,
             mut maps,
             segments,
             janitor,
             neighbour_requests,
             news,
-        } = loader::load(options)?;
-        let attachments = attach::attach(&mut ebpf, &mut maps, &options.interfaces)?;
-        let interfaces = attachments.iter().map(|attached| attached.ifindex);
+        } = loader::load(options, inherited.as_ref())?;
+        let interfaces = attach::allow(&mut maps, &options.interfaces)?;
+        let indexes = interfaces.iter().map(|(_, index)| *index);
         let moved = Arc::new(Notify::new());
+        let conditions = inherited.as_ref().map(Inherited::conditions);
+        let rings = Rings::new(segments);
         let state = Arc::new(Mutex::new(State {
             ebpf: Some(ebpf),
             maps,
-            applied: Applied::new(options.limits, Rings::new(segments)),
-            next_hops: NextHops::new(interfaces),
+            applied: Applied::new(options.limits, rings, inherited),
+            next_hops: NextHops::new(indexes),
             flows: Flows::new(options.limits.flows),
         }));
         let janitor = Arc::new(janitor);
-        let tasks = tasks::spawn(&state, moved.clone(), neighbour_requests, janitor.clone())?;
+        let tasks = tasks::spawn(&state, moved.clone(), neighbour_requests)?;
         let peers = news.map(|news| Arc::new(Peers::new(state.clone(), janitor.clone(), news)));
         Ok(Self {
             state,
-            attachments,
+            interfaces,
+            attachments: Vec::new(),
+            pins,
+            conditions: conditions.unwrap_or_default(),
             peers,
             moved,
             janitor,
-            _tasks: tasks,
+            tasks,
         })
+    }
+
+    /// Attaches the program, or puts it in the place of an earlier agent's: every packet meets
+    /// the one or the other. Until then what is applied is seen by none.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused, and the interface concerned. What an earlier agent left goes on.
+    pub fn attach(&mut self) -> anyhow::Result<()> {
+        let mut state = lock(&self.state);
+        let State {
+            ebpf,
+            maps,
+            applied,
+            next_hops,
+            ..
+        } = &mut *state;
+        if let Some(inherited) = applied.take_inherited() {
+            let left = (&inherited, &*self.janitor);
+            orphans::adopt(applied, maps, next_hops, left)?;
+            self.janitor.inherit()?;
+        }
+        let ebpf = ebpf.as_mut().context("the program is detached")?;
+        let attached = attach::attach(ebpf, self.pins.as_mut(), &self.interfaces);
+        match attached {
+            Ok(attachments) => self.attachments = attachments,
+            Err(error) => {
+                if let Some((mut pins, _)) = self.pins.take() {
+                    pins.take_back();
+                }
+                return Err(error);
+            }
+        }
+        drop(state);
+        tasks::tidy_up(&mut self.tasks, &self.state, &self.janitor);
+        Ok(())
+    }
+
+    /// What an earlier agent had given to a backend that is in the configuration.
+    pub fn inherited(
+        &self,
+        pool: &str,
+        name: &str,
+        (address, port): (IpAddr, u16),
+    ) -> Option<Condition> {
+        let mark = || pins::mark(pool, name, address, port);
+        let any = !self.conditions.is_empty();
+        any.then(|| self.conditions.get(&mark()).copied()).flatten()
+    }
+
+    /// Ends without detaching what is pinned: the program goes on, for the next agent to take.
+    /// Where nothing is pinned, it is detached.
+    pub fn let_go(mut self) {
+        if self.pins.take().is_some() {
+            tracing::info!("the data path goes on without this agent");
+        }
     }
 
     /// Makes the data path do what is desired, whatever it did before.
@@ -291,8 +373,46 @@ impl DataPlane {
 
 impl Drop for DataPlane {
     fn drop(&mut self) {
+        // Before it is attached, what is pinned is an earlier agent's.
+        let pins = self.pins.take().filter(|_| !self.attachments.is_empty());
+        if let Some((pins, _)) = pins
+            && let Err(error) = pins.remove()
+        {
+            tracing::warn!("removing what was pinned: {error:#}");
+        }
         // The tasks may hold the state for a moment more; the program goes now.
         lock(&self.state).ebpf = None;
+    }
+}
+
+fn pins(pin: &Pin, options: &Options) -> anyhow::Result<(Pins, Stamp)> {
+    let directory = &pin.directory;
+    let pins = Pins::open(directory);
+    let pins = pins.with_context(|| format!("pinning to {}", directory.display()))?;
+    let stamp = Stamp::new(options.hash_key, &pin.source_addresses, options.limits);
+    Ok((pins, stamp))
+}
+
+/// What an earlier agent has left, as far as this one can go on with it.
+fn inherited(pins: &Pins, stamp: &Stamp) -> anyhow::Result<Option<Inherited>> {
+    let Some(maps) = pins.in_force()? else {
+        return Ok(None);
+    };
+    match Inherited::read(maps, stamp) {
+        Ok(inherited) => {
+            tracing::info!("going on with what an earlier agent has left");
+            for loss in inherited.losses() {
+                tracing::warn!("{loss}");
+            }
+            Ok(Some(inherited))
+        }
+        Err(why) => {
+            tracing::warn!(
+                "what an earlier agent has left is replaced, and connections that only that one \
+                 remembered are lost: {why:#}"
+            );
+            Ok(None)
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the data path is loaded with; fixed until it is loaded again.
 
+use std::{net::IpAddr, path::PathBuf};
+
 /// How a program is attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
@@ -41,6 +43,19 @@ pub struct Options {
     pub hash_key: [u64; 2],
     /// Table sizes.
     pub limits: Limits,
+    /// Where it is pinned, if it is to outlive the agent.
+    pub pin: Option<Pin>,
     /// Whether other nodes are told what is remembered: see [`super::DataPlane::peers`].
     pub tell_peers: bool,
+}
+
+/// How the data path outlives the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Where links and maps are pinned: a directory in a BPF file system, this agent's alone. If
+    /// an earlier agent has left something there, this one goes on with it.
+    pub directory: PathBuf,
+    /// What `full-nat` services send from: an earlier agent's translations are used on if it
+    /// had the same.
+    pub source_addresses: Vec<IpAddr>,
 }

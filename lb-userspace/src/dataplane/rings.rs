@@ -13,7 +13,10 @@ use lb_common::{
     slot::Slot,
 };
 
-use super::segments::{Segments, Slots};
+use super::{
+    pins::InheritedRing,
+    segments::{Segments, Slots},
+};
 
 /// How long a ring that no service names any more is kept for packets that have read its
 /// name before: far longer than any packet takes.
@@ -24,6 +27,8 @@ pub(crate) struct Rings {
     segments: Segments,
     by_service: BTreeMap<String, ServiceRing>,
     retired: Vec<(Instant, Slots)>,
+    /// What an earlier agent's were, of services that have none yet.
+    inherited: BTreeMap<String, InheritedRing>,
 }
 
 /// What a service's ring is to be.
@@ -74,7 +79,13 @@ impl Rings {
             segments,
             by_service: BTreeMap::new(),
             retired: Vec::new(),
+            inherited: BTreeMap::new(),
         }
+    }
+
+    /// Has a service's ring, which is not there yet, go on where an earlier agent's has ended.
+    pub(crate) fn inherit(&mut self, service: &str, ring: InheritedRing) {
+        self.inherited.insert(service.to_owned(), ring);
     }
 
     /// The [`lb_common::abi::Service::ring`] of a service; 0 where it has none.
@@ -137,13 +148,21 @@ impl Rings {
             match old {
                 Some(old) if old.log2_slots() >= log2 => old.change(&wanted, &owners, now, &dead),
                 old => {
-                    let ring = match &old {
-                        Some(old) => old.ring.grown(&owners, now),
-                        None => Ring::new(&owners, wanted.remember, now),
+                    let inherited = self.inherited.remove(wanted.service);
+                    let (ring, hashed_ports) = match (old, inherited) {
+                        (Some(old), _) => (
+                            old.ring.grown(&owners, now),
+                            [old.hashed_ports, old.base_hashed_ports],
+                        ),
+                        (None, Some(inherited)) => (
+                            inherited.resume(&owners, wanted.remember, now),
+                            inherited.hashed_ports,
+                        ),
+                        (None, None) => (
+                            Ring::new(&owners, wanted.remember, now),
+                            [wanted.hashed_ports; 2],
+                        ),
                     };
-                    let hashed_ports = old.map_or([wanted.hashed_ports; 2], |old| {
-                        [old.hashed_ports, old.base_hashed_ports]
-                    });
                     let mut ring = ServiceRing::new(&mut self.segments, ring, hashed_ports)
                         .with_context(|| format!("making the ring of {}", wanted.service))?;
                     ring.change(&wanted, &owners, now, &dead);
@@ -203,6 +222,21 @@ impl Rings {
         let now = Instant::now();
         for (_, slots) in self.retired.extract_if(.., |(usable, _)| *usable <= now) {
             self.segments.give_back(slots);
+        }
+    }
+}
+
+impl InheritedRing {
+    /// The ring as the earlier agent would have gone on with it, large enough for these owners.
+    fn resume(&self, owners: &[u32], remember: Remember, now: u32) -> Ring {
+        let mut ring = Ring::resumed(&self.slots, remember, now);
+        let [hashed_ports, base_hashed_ports] = self.hashed_ports;
+        if hashed_ports != base_hashed_ports {
+            ring.rehash(now, |_, _| {});
+        }
+        match owners.len() > self.slots.len() {
+            true => ring.grown(owners, now),
+            false => ring,
         }
     }
 }

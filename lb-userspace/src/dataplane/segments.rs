@@ -16,10 +16,11 @@ use lb_common::{
     slot::Slot,
 };
 
-use super::{batch, buddies::Buddies, mapped::MappedArray};
-
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_F_MMAPABLE: u32 = 1 << 10;
+use super::{
+    batch,
+    buddies::Buddies,
+    mapped::{self, MappedArray},
+};
 
 /// The segments, and which slots are free.
 pub(crate) struct Segments {
@@ -88,18 +89,7 @@ impl Segments {
         let index = (0..self.limit)
             .find(|index| !self.arrays.contains_key(index))
             .context("no segment is left")?;
-        let array = MapData::create(
-            aya_obj::Map::new_from_params(
-                BPF_MAP_TYPE_ARRAY,
-                size_of::<u32>() as u32,
-                size_of::<u64>() as u32,
-                SEGMENT_SLOTS,
-                BPF_F_MMAPABLE,
-            ),
-            "weir_slots",
-            None,
-        )?;
-        let slots = MappedArray::new(array.fd(), SEGMENT_SLOTS)?;
+        let (array, slots) = mapped::words("weir_slots", SEGMENT_SLOTS)?;
         let fd = array.fd().as_fd().as_raw_fd() as u32;
         batch::update(self.outer.fd(), &[index], &[fd])?;
         self.arrays.insert(index, Arc::new(slots));

@@ -41,6 +41,8 @@ pub(crate) struct Services {
     /// VIPs of the proxy's services without their ports, by name.
     local: HashMap<String, ServiceKey>,
     returns: Returns,
+    /// Indexes that an earlier agent had given out.
+    inherited: HashMap<ServiceKey, u32>,
 }
 
 /// What writing a service needs beside it.
@@ -63,7 +65,25 @@ impl Services {
             any_port: HashMap::new(),
             local: HashMap::new(),
             returns: Returns::default(),
+            inherited: HashMap::new(),
         }
+    }
+
+    /// Goes on where an earlier agent has ended, which had these indexes. None is there yet.
+    pub(crate) fn inherit(&mut self, indexes: impl Iterator<Item = (ServiceKey, u32)>) {
+        self.inherited = indexes.collect();
+        self.ids.inherit(self.inherited.values().copied());
+    }
+
+    /// Has the indexes of an earlier agent's that are no service's any more rest.
+    pub(crate) fn leave_inherited(&mut self, rest: Duration) {
+        self.inherited = HashMap::new();
+        self.ids.leave_inherited(Instant::now(), rest);
+    }
+
+    fn take_inherited(&mut self, key: &ServiceKey) -> Option<u32> {
+        let index = self.inherited.remove(key)?;
+        self.ids.take_inherited(index).then_some(index)
     }
 
     /// How many new indexes a change needs, and how many are free.
@@ -140,14 +160,17 @@ impl Services {
         let old = self.get(name);
         let index = match old {
             Some(old) if old.key == key => old.index,
-            _ => {
-                let taken = self.ids.take(Instant::now());
-                let (index, used) = taken.context("no service index is left")?;
-                if used {
-                    to.maps.reset_service_counters(index)?;
+            _ => match self.take_inherited(&key) {
+                Some(index) => index,
+                None => {
+                    let taken = self.ids.take(Instant::now());
+                    let (index, used) = taken.context("no service index is left")?;
+                    if used {
+                        to.maps.reset_service_counters(index)?;
+                    }
+                    index
                 }
-                index
-            }
+            },
         };
         let mut entry = entry(service, &key, ring_word, to.source_ports, to.sources);
         if let Some(ports) = base_hashed_ports {
@@ -308,7 +331,8 @@ pub(crate) fn needed_features<'a>(services: impl Iterator<Item = &'a DesiredServ
     services.map(of).fold(0, |all, one| all | one)
 }
 
-fn key_of(service: &DesiredService) -> ServiceKey {
+/// The key under which packets find a service.
+pub(crate) fn key_of(service: &DesiredService) -> ServiceKey {
     service_key(service.address, service.port, service.protocol)
 }
 

@@ -35,7 +35,6 @@ pub(super) fn spawn(
     state: &Arc<Mutex<State>>,
     moved: Arc<Notify>,
     requests: RingBuf<MapData>,
-    janitor: Arc<Janitor>,
 ) -> anyhow::Result<JoinSet<()>> {
     let (targets, followed) = watch::channel(Arc::default());
     let resolver = next_hop::spawn(followed)?;
@@ -44,8 +43,12 @@ pub(super) fn spawn(
     tasks.spawn(tell(state.clone(), moved, targets));
     tasks.spawn(follow(state.clone(), resolver.table.clone()));
     tasks.spawn(request(requests, resolver));
-    tasks.spawn(tidy(state.clone(), janitor));
     Ok(tasks)
+}
+
+/// Starts the janitor. Not before everything is applied: it forgets flows of what is not there.
+pub(super) fn tidy_up(tasks: &mut JoinSet<()>, state: &Arc<Mutex<State>>, janitor: &Arc<Janitor>) {
+    tasks.spawn(tidy(state.clone(), janitor.clone()));
 }
 
 /// Tells the resolver where backends are, for a small part of the time that a CPU has.

@@ -8,7 +8,9 @@ use std::{
 
 use super::view::HealthView;
 use crate::{
-    config::Pool,
+    config::{Config, Pool},
+    dataplane::DataPlane,
+    desired::Condition,
     health::{Change, Health},
 };
 
@@ -36,6 +38,29 @@ impl Verdicts {
                 since: SystemTime::now(),
             },
         );
+    }
+
+    /// Begins with what an earlier agent has seen last, until the first checks have ended: so
+    /// that what has failed is not used again meanwhile, and what works is used on.
+    pub(super) fn inherit(&mut self, config: &Config, dataplane: &DataPlane) {
+        let pools = config.pools.iter();
+        for (name, pool) in pools.filter(|(_, pool)| pool.health_check.is_some()) {
+            for (backend, config) in &pool.backends {
+                let at = (config.address.ip(), config.address.port());
+                let health = match dataplane.inherited(name, backend, at) {
+                    Some(Condition::InUse) => Health::Healthy,
+                    Some(Condition::Dead) => Health::Unhealthy,
+                    Some(Condition::Draining) | None => continue,
+                };
+                let change = Change {
+                    pool: name.clone(),
+                    backend: backend.clone(),
+                    health,
+                    reason: "as the agent before this one saw it".to_owned(),
+                };
+                self.note(change, config.address);
+            }
+        }
     }
 
     /// Forgets verdicts on what of a pool's touched backends (`None`: of all) is not checked any

@@ -55,6 +55,9 @@ pub enum Refused {
     /// The proxy's workers cannot be started.
     #[error("the HTTP proxy: {0:#}")]
     Proxy(anyhow::Error),
+    /// The data path cannot be attached.
+    #[error("{0:#}")]
+    Unattached(anyhow::Error),
     /// The agent is ending.
     #[error("the agent is shutting down")]
     Ending,
@@ -83,6 +86,7 @@ enum Command {
     Undrain(Name, oneshot::Sender<Result<(), Refused>>),
     Explain(Question, oneshot::Sender<anyhow::Result<Explanation>>),
     Look(Look),
+    LetGo(oneshot::Sender<()>),
 }
 
 /// A way to ask the owner.
@@ -211,6 +215,13 @@ impl State {
         name: String,
     ) -> anyhow::Result<Result<BackendView, Refused>> {
         self.look(move |owner| owner.backend(&pool, &name)).await?
+    }
+
+    /// Ends the owner as the death of the agent would: what of the data path is pinned goes on as
+    /// it is, for the next agent to take. Returns when that may begin.
+    pub async fn let_go(&self) {
+        // An owner that has ended has let go, or has detached.
+        let _ = self.ask(Command::LetGo).await;
     }
 
     async fn look<T: Send + 'static>(

@@ -67,12 +67,12 @@ pub(super) struct Owner {
     pub(super) started: Instant,
 }
 
-/// Starts the owner with the data path doing what the configuration says. It ends, and
-/// detaches the data path, when the last [`State`] is dropped; the handle tells when.
+/// Has the data path do what the configuration says, attaches it and starts the owner. That
+/// ends, and detaches the data path, when the last [`State`] is dropped; the handle tells when.
 ///
 /// # Errors
 ///
-/// What is wrong with the configuration; or that the data path cannot do it.
+/// What is wrong with the configuration; or that the data path cannot do it, or be attached.
 pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
     let full_nat = &parts.config.agent.full_nat;
     let mut owner = Owner {
@@ -102,7 +102,11 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
             .map(|name| (name.clone(), None))
             .collect(),
     };
+    owner
+        .verdicts
+        .inherit(owner.live.config(), &owner.dataplane);
     owner.commit(&all)?;
+    owner.dataplane.attach().map_err(Refused::Unattached)?;
     let (commands, incoming) = mpsc::channel(WAITING);
     let task = tokio::spawn(owner.run(incoming, parts.verdicts));
     Ok((State { commands }, task))
@@ -123,7 +127,12 @@ impl Owner {
                 count = commands.recv_many(&mut asked, WAITING) => match count {
                     // Requests that are under way have some time to end.
                     0 => return block_in_place(|| drop(self)),
-                    _ => block_in_place(|| self.answer(asked.drain(..))),
+                    _ => if let Some(done) = block_in_place(|| self.answer(asked.drain(..))) {
+                        block_in_place(|| self.let_go());
+                        // Who asked may have left.
+                        let _ = done.send(());
+                        return;
+                    },
                 },
                 _ = verdicts.recv_many(&mut judged, WAITING), if !verdicts.is_closed() => {
                     block_in_place(|| self.judge(judged.drain(..)));
@@ -134,8 +143,9 @@ impl Owner {
     }
 
     /// Answers in order. Changes that follow each other are made together, and answered when
-    /// they are in the data path.
-    fn answer(&mut self, commands: impl Iterator<Item = Command>) {
+    /// they are in the data path. Returns whom to tell when the data path is let go, if that is
+    /// wanted: what was asked for after it is not done.
+    fn answer(&mut self, commands: impl Iterator<Item = Command>) -> Option<oneshot::Sender<()>> {
         let mut pending = Pending::default();
         for command in commands {
             if let Command::Change(edit, reply) = command {
@@ -154,9 +164,19 @@ impl Owner {
                     drop(reply.send(self.dataplane.explain(&question)));
                 }
                 Command::Look(look) => look(self),
+                Command::LetGo(done) => return Some(done),
             }
         }
         self.make(pending);
+        None
+    }
+
+    fn let_go(self) {
+        let Self {
+            proxy, dataplane, ..
+        } = self;
+        drop(proxy);
+        dataplane.let_go();
     }
 
     /// Takes a change into the configuration, to be made in the data path with the others.

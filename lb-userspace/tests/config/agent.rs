@@ -107,6 +107,19 @@ fn the_admin_socket_is_checked() {
 }
 
 #[test]
+fn where_to_pin_is_checked() {
+    let pin = |path: &str| small("[\"eth0\"]", &format!("[\"eth0\"]\npin = \"{path}\""));
+    const EXPECTED: &str = "an absolute path without a dot in its last name, in a BPF file \
+                            system; or nothing";
+    for path in ["weir", "/", "/sys/fs/bpf/weir.1"] {
+        breaks(&pin(path), &[("agent.pin", path, EXPECTED)]);
+    }
+    for path in ["", "/sys/fs/bpf/weir-2"] {
+        assert_eq!(parse(&pin(path)).check(), Ok(()), "{path}");
+    }
+}
+
+#[test]
 fn full_nat_is_checked() {
     let full_nat = |lines: &str| with(&format!("[agent.full_nat]\n{lines}"));
     const PORTS: &str = "[first, last], with first from 1 to last";

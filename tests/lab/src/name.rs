@@ -14,6 +14,9 @@ use crate::namespace;
 
 const PREFIX: &str = "weir-";
 
+/// Where the lab's balancers may pin: a BPF file system, if they mount one.
+const PINS: &str = "/sys/fs/bpf";
+
 /// A lab's name. What is called by it is removed when this is dropped.
 pub(crate) struct Name {
     id: String,
@@ -45,6 +48,11 @@ impl Name {
     pub(crate) fn directory(&self) -> PathBuf {
         directory(&self.id)
     }
+
+    /// Where the lab's balancers may pin what outlives them.
+    pub(crate) fn pins(&self) -> PathBuf {
+        pins(&self.id)
+    }
 }
 
 impl Drop for Name {
@@ -55,7 +63,7 @@ impl Drop for Name {
     }
 }
 
-/// Removes the namespaces and files of the lab called `id`; nothing if there are none.
+/// Removes the namespaces, pins and files of the lab called `id`; nothing if there are none.
 ///
 /// # Errors
 /// What could not be listed or removed.
@@ -66,10 +74,11 @@ pub fn remove(id: &str) -> Result<()> {
             namespace::remove(&namespace)?;
         }
     }
+    remove_directory(&pins(id))?;
     remove_directory(&directory(id))
 }
 
-/// Removes the namespaces and files of labs whose process was killed before it could.
+/// Removes the namespaces, pins and files of labs whose process was killed before it could.
 ///
 /// # Errors
 /// What could not be listed or removed.
@@ -79,12 +88,18 @@ pub fn remove_leftovers() -> Result<()> {
             namespace::remove(&namespace)?;
         }
     }
-    for directory in named(&env::temp_dir())? {
-        if is_leftover(&directory) {
-            remove_directory(&env::temp_dir().join(directory))?;
+    for parent in [env::temp_dir(), PathBuf::from(PINS)] {
+        for directory in named(&parent)? {
+            if is_leftover(&directory) {
+                remove_directory(&parent.join(directory))?;
+            }
         }
     }
     Ok(())
+}
+
+fn pins(id: &str) -> PathBuf {
+    Path::new(PINS).join(format!("{PREFIX}{id}"))
 }
 
 fn directory(id: &str) -> PathBuf {

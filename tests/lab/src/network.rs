@@ -208,6 +208,12 @@ impl Lab {
         self.name.directory()
     }
 
+    /// A directory in which balancers may pin what outlives them, removed with the lab. It is not
+    /// made, and its place may have no BPF file system yet.
+    pub fn pins(&self) -> PathBuf {
+        self.name.pins()
+    }
+
     /// What the namespaces' names begin with, before the role, for instance `weir-demo-`.
     pub fn namespace_prefix(&self) -> String {
         self.name.namespace("")

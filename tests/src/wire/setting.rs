@@ -89,13 +89,13 @@ fn colons(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Loads the data path in this thread's namespace, a lab's place for Weir, as the agent does.
+/// Loads the data path in this thread's namespace, a lab's place for Weir, and attaches it.
 ///
 /// # Errors
 ///
 /// The kernel's.
 pub fn load(flows: u32, tell_peers: bool) -> Result<DataPlane> {
-    DataPlane::load(&Options {
+    let mut dataplane = DataPlane::load(&Options {
         interfaces: ["client", "be1"]
             .map(|name| Interface {
                 name: name.to_owned(),
@@ -108,8 +108,11 @@ pub fn load(flows: u32, tell_peers: bool) -> Result<DataPlane> {
             backends: 1024,
             flows,
         },
+        pin: None,
         tell_peers,
-    })
+    })?;
+    dataplane.attach()?;
+    Ok(dataplane)
 }
 
 /// Waits until the agent's resolver has found the way to this many backends.

@@ -110,6 +110,7 @@ pub(super) fn configuration(lab: &Lab, socket: &Path) -> Value {
         "agent": {
             "interfaces": interfaces.collect::<Vec<_>>(),
             "admin": { "socket": socket, "listen": LISTEN },
+            "pin": lab.pins(),
             "full_nat": { "addresses": [lab.lb_addresses().v4] },
         },
         "services": named(Front::service),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
 
 use super::{Config, Problems};
-use crate::config::{Admin, FullNat, Interface, Limits, problem::join};
+use crate::config::{Admin, FullNat, Interface, Limits, Pin, problem::join};
 
 /// Bytes of a Unix socket's path: `sockaddr_un` less the final zero.
 const SOCKET_PATH: usize = 107;
@@ -13,6 +13,7 @@ const SOURCES: usize = 256;
 pub(super) fn check(problems: &mut Problems, config: &Config) {
     interfaces(problems, &config.agent.interfaces);
     limits(problems, config, &config.agent.limits);
+    pin(problems, &config.agent.pin);
     admin(problems, &config.agent.admin);
     full_nat(problems, config, &config.agent.full_nat);
     problems.check_number("agent.proxy", "workers", config.agent.proxy.workers);
@@ -50,6 +51,21 @@ fn limits(problems: &mut Problems, config: &Config, limits: &Limits) {
             let expected = format!("at most {limit} {key}, as {} says", join(PATH, key));
             problems.add(what, format!("{used} {key}"), expected);
         }
+    }
+}
+
+fn pin(problems: &mut Problems, pin: &Pin) {
+    let Some(directory) = pin.directory() else {
+        return;
+    };
+    // Such a file system has no names with a dot.
+    let name = directory.file_name().unwrap_or_default();
+    if !directory.is_absolute() || name.is_empty() || name.as_bytes().contains(&b'.') {
+        problems.add(
+            "agent.pin",
+            directory.display(),
+            "an absolute path without a dot in its last name, in a BPF file system; or nothing",
+        );
     }
 }
 

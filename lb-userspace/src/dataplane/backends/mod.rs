@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::maglev::Member;
@@ -35,6 +35,8 @@ pub(crate) struct Backends {
     dead: BTreeSet<u32>,
     /// Removed, and kept for the flows that they still have: until when at least.
     retired: BTreeMap<u32, Instant>,
+    /// Ids that an earlier agent had given out, by [`mark`].
+    inherited: HashMap<u64, u32>,
 }
 
 /// A backend and what its entry says.
@@ -66,7 +68,36 @@ impl Backends {
             moved: false,
             dead: BTreeSet::new(),
             retired: BTreeMap::new(),
+            inherited: HashMap::new(),
         }
+    }
+
+    /// Goes on where an earlier agent has ended, which had these ids. None is there yet.
+    pub(crate) fn inherit(&mut self, ids: impl Iterator<Item = (u64, u32)>) {
+        let ids: Vec<_> = ids.collect();
+        self.ids.inherit(ids.iter().map(|(_, id)| *id));
+        self.inherited = ids.into_iter().collect();
+    }
+
+    /// Those of an earlier agent's ids that nobody has.
+    pub(crate) fn not_inherited(&self) -> BTreeSet<u32> {
+        self.ids.inherited().clone()
+    }
+
+    /// Has an id of an earlier agent's be that of the backend with this mark.
+    pub(crate) fn bequeath(&mut self, mark: u64, id: u32) {
+        self.inherited.insert(mark, id);
+    }
+
+    /// Has the ids of an earlier agent's that nobody has rest.
+    pub(crate) fn leave_inherited(&mut self, rest: Duration) {
+        self.inherited = HashMap::new();
+        self.ids.leave_inherited(Instant::now(), rest);
+    }
+
+    fn take_inherited(&mut self, mark: u64) -> Option<u32> {
+        let id = self.inherited.remove(&mark)?;
+        self.ids.take_inherited(id).then_some(id)
     }
 
     /// How many new ids a change needs, and how many are free.

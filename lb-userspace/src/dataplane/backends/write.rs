@@ -14,7 +14,7 @@ use lb_common::{
 
 use super::{BackendKey, Backends, Known, Members};
 use crate::{
-    dataplane::{address::to_abi, loader::Maps, next_hops::NextHops},
+    dataplane::{address::to_abi, loader::Maps, next_hops::NextHops, pins::mark},
     desired::{Condition, DesiredBackend, DesiredPool},
 };
 
@@ -124,10 +124,17 @@ impl Backends {
                 id
             }
             None => {
-                let (id, used) = self.ids.take(to.now).context("no backend id is left")?;
-                if used {
-                    to.maps.reset_backend_counters(id)?;
-                }
+                let mark = mark(pool, name, backend.address, backend.port);
+                let id = match self.take_inherited(mark) {
+                    Some(id) => id,
+                    None => {
+                        let (id, used) = self.ids.take(to.now).context("no backend id is left")?;
+                        if used {
+                            to.maps.reset_backend_counters(id)?;
+                        }
+                        id
+                    }
+                };
                 let key = BackendKey {
                     pool: pool.clone(),
                     name: Arc::from(name),
@@ -245,9 +252,11 @@ fn entry(key: &BackendKey, backend: &DesiredBackend, next_hops: &NextHops) -> Ba
         (_, true) => backend_flags::ALIVE,
         (_, false) => 0,
     };
+    let mark = mark(&key.pool, &key.name, key.address, key.port);
     let mut entry = Backend {
         address,
         family,
+        reserved: [mark as u32, (mark >> 32) as u32, 0, 0],
         port: key.port.to_be(),
         flags,
         weight: backend.weight,

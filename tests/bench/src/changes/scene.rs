@@ -48,6 +48,7 @@ impl Scene {
                 backends: scale.backends as u32 + 100,
                 flows: 1 << 20,
             },
+            pin: None,
             tell_peers: false,
         })?;
         let maps = dataplane.with_program(|program| program.info()?.map_ids())??;

@@ -29,6 +29,7 @@ pub(crate) fn start(lab: &Lab, mut document: Value) -> Result<Process> {
         .map(|name| json!({ "name": name, "xdp": "native" }))
         .collect();
     document["agent"]["admin"]["socket"] = json!(lab.directory().join("admin.sock"));
+    document["agent"]["pin"] = json!(lab.pins());
     let config = lab.directory().join("weir.json");
     fs::write(&config, document.to_string())?;
     let log = File::create(lab.directory().join("weir.log"))?;

@@ -1,0 +1,310 @@
+//! What outlives the agent: links and maps, pinned in a directory of a BPF file system.
+//!
+//! | pin | what it is |
+//! |---|---|
+//! | `native-7`, `generic-7` | the link to the interface of index 7, and how the program runs there |
+//! | `program-123/` | the maps of the program of id 123, named as the kernel has them, and `STAMP` |
+//!
+//! A link names its program and the program has its maps, so that wherever an agent dies, what
+//! is in force is known: a directory whose program no link runs is a leftover. Who holds the
+//! directory's lock is alive.
+
+mod bpffs;
+mod inherited;
+mod stamp;
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, TryLockError},
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use aya::{
+    maps::MapData,
+    programs::{
+        links::{FdLink, PinnedLink},
+        xdp::XdpLink,
+    },
+};
+use serde::Serialize;
+
+pub(crate) use self::{
+    inherited::{Inherited, InheritedRing, mark},
+    stamp::Stamp,
+};
+
+/// Characters of a map's name that the kernel keeps.
+const NAME: usize = 15;
+
+/// The directory, which no other agent has while this lives.
+pub(crate) struct Pins {
+    directory: PathBuf,
+    /// Links that were made for this agent, which hold as long as there is a descriptor or a pin.
+    fresh: Vec<PinnedLink>,
+    _lock: File,
+}
+
+/// A pinned link.
+struct Found {
+    path: PathBuf,
+    ifindex: u32,
+    mode: String,
+    program: u32,
+}
+
+impl Pins {
+    /// Takes the directory, and makes it where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Another agent has it; or it is not in a BPF file system and none can be mounted; or the
+    /// kernel's.
+    pub(crate) fn open(directory: &Path) -> anyhow::Result<Self> {
+        bpffs::ensure(directory)?;
+        loop {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(directory)?;
+            if let Some(lock) = lock(directory)? {
+                return Ok(Self {
+                    directory: directory.to_owned(),
+                    fresh: Vec::new(),
+                    _lock: lock,
+                });
+            }
+        }
+    }
+
+    /// Takes a directory if it is there.
+    ///
+    /// # Errors
+    ///
+    /// Another agent has it, or the kernel's.
+    fn open_existing(directory: &Path) -> anyhow::Result<Option<Self>> {
+        match lock(directory) {
+            Ok(Some(lock)) => Ok(Some(Self {
+                directory: directory.to_owned(),
+                fresh: Vec::new(),
+                _lock: lock,
+            })),
+            Ok(None) => Ok(None),
+            Err(error) => match error.downcast_ref::<io::Error>() {
+                Some(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The maps of the program that an earlier agent has left in force.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn in_force(&self) -> anyhow::Result<Option<PathBuf>> {
+        // One that died between two of its links had made everything ready: the newer holds.
+        let newest = self.links()?.into_iter().map(|link| link.program).max();
+        Ok(newest.map(|program| self.maps_of(program)))
+    }
+
+    fn maps_of(&self, program: u32) -> PathBuf {
+        self.directory.join(format!("program-{program}"))
+    }
+
+    fn link_path(&self, ifindex: u32, mode: &str) -> PathBuf {
+        self.directory.join(format!("{mode}-{ifindex}"))
+    }
+
+    /// All pinned links. What is pinned here that is none is left alone.
+    fn links(&self) -> anyhow::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let Some((mode, ifindex)) = name.split_once('-') else {
+                continue;
+            };
+            let (true, Ok(ifindex)) = (["native", "generic"].contains(&mode), ifindex.parse())
+            else {
+                continue;
+            };
+            let mode = mode.to_owned();
+            let link = PinnedLink::from_pin(&path);
+            let link = FdLink::from(link.with_context(|| path.display().to_string())?);
+            found.push(Found {
+                program: link.info()?.program_id(),
+                ifindex,
+                mode,
+                path,
+            });
+        }
+        Ok(found)
+    }
+
+    /// The link to an interface in a mode that an earlier agent has left.
+    pub(crate) fn link(&self, ifindex: u32, mode: &str) -> Option<XdpLink> {
+        let link = PinnedLink::from_pin(self.link_path(ifindex, mode)).ok()?;
+        XdpLink::try_from(FdLink::from(link)).ok()
+    }
+
+    /// Forgets the link to an interface in a mode: it is detached as soon as nobody has a
+    /// descriptor of it. Whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn unlink(&self, ifindex: u32, mode: &str) -> io::Result<bool> {
+        match fs::remove_file(self.link_path(ifindex, mode)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    /// Has a link outlive this agent.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; or that it is too old (before Linux 5.9) for links.
+    pub(crate) fn pin_link(
+        &mut self,
+        link: XdpLink,
+        ifindex: u32,
+        mode: &str,
+    ) -> anyhow::Result<()> {
+        let link = FdLink::try_from(link).context("this kernel has no links that last")?;
+        self.fresh.push(link.pin(self.link_path(ifindex, mode))?);
+        Ok(())
+    }
+
+    /// Has these maps of a program outlive this agent.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn pin_maps(
+        &self,
+        program: u32,
+        maps: BTreeSet<u32>,
+        stamp: &Stamp,
+    ) -> anyhow::Result<()> {
+        let directory = self.maps_of(program);
+        fs::create_dir(&directory)?;
+        for id in maps {
+            let map = MapData::from_id(id)?;
+            let info = map.info()?;
+            let name = info.name_as_str().unwrap_or_default();
+            // The program's constants, which have no name that may be a file's.
+            if !name.is_empty() && !name.contains('.') {
+                map.pin(directory.join(name))?;
+            }
+        }
+        stamp.pin(&directory)
+    }
+
+    /// Takes back what was pinned for a program that was not attached after all.
+    pub(crate) fn take_back(&mut self) {
+        for link in self.fresh.drain(..) {
+            complain(link.unpin().map(drop));
+        }
+        complain_of(self.remove_unused(&BTreeSet::new(), false));
+    }
+
+    /// Removes links to other interfaces than these, which detaches them, and all maps that no
+    /// link needs.
+    pub(crate) fn keep_only(&self, interfaces: &BTreeSet<u32>) {
+        complain_of(self.remove_unused(interfaces, true));
+    }
+
+    fn remove_unused(&self, interfaces: &BTreeSet<u32>, links_too: bool) -> anyhow::Result<()> {
+        let mut used = BTreeSet::new();
+        for link in self.links()? {
+            match links_too && !interfaces.contains(&link.ifindex) {
+                true => fs::remove_file(&link.path)?,
+                false => _ = used.insert(self.maps_of(link.program)),
+            }
+        }
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("program-") && !used.contains(&path) {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything: links that nobody else holds are detached.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn remove(self) -> anyhow::Result<()> {
+        self.remove_unused(&BTreeSet::new(), true)
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // Which the kernel refuses where something is left in it.
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// What a dead agent left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// The interface's index.
+    pub ifindex: u32,
+    /// `native` or `generic`.
+    pub mode: String,
+}
+
+/// Detaches what an agent that is dead has left, and removes all its pins. Returns where its
+/// program ran.
+///
+/// # Errors
+///
+/// An agent is alive that has the directory; or the kernel's.
+pub fn detach(directory: &Path) -> anyhow::Result<Vec<Leftover>> {
+    let opened = Pins::open_existing(directory).with_context(|| directory.display().to_string())?;
+    let Some(pins) = opened else {
+        return Ok(Vec::new());
+    };
+    let links = pins.links()?.into_iter();
+    let left = links.map(|Found { ifindex, mode, .. }| Leftover { ifindex, mode });
+    let left = left.collect();
+    pins.remove()?;
+    Ok(left)
+}
+
+/// The directory's lock; `None` where it was removed meanwhile.
+fn lock(directory: &Path) -> anyhow::Result<Option<File>> {
+    let file = File::open(directory)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            bail!("an agent that runs has it: stop that one, or give this one another `agent.pin`")
+        }
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    let there = fs::metadata(directory).ok();
+    let is_same =
+        there.is_some_and(|there| file.metadata().is_ok_and(|it| it.ino() == there.ino()));
+    Ok(is_same.then_some(file))
+}
+
+/// What the kernel calls a map.
+fn kernel_name(map: &str) -> &str {
+    &map[..map.len().min(NAME)]
+}
+
+fn complain(result: io::Result<()>) {
+    complain_of(result.map_err(Into::into));
+}
+
+fn complain_of(result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!("removing pins: {error:#}");
+    }
+}
