@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     api,
-    config::{self, Config, XdpMode},
+    config::{Config, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options, Pin},
     ha, health,
     proxy::{Proxy, access_log},
@@ -55,13 +55,13 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         verdicts,
         serving,
     })?;
-    let sync = sync_with_others(&shared.ha, tables)?;
+    let sync = ha::sync::start(&shared.ha, tables)?;
     // Last: whoever takes addresses can serve them.
     let ha = ha::spawn(&shared.ha, served.clone())?;
     let synced = sync.as_ref().map(|sync| sync.synced.clone());
     let routes = ha::routes::spawn(&shared, served, synced)?;
     if let Some(sync) = &sync {
-        tokio::spawn(tell_whether_synced(sync.synced.clone(), ha.clone()));
+        ha.follow(sync.synced.clone());
     }
     let peers = sync.as_ref().map(|sync| sync.peers.clone());
     tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
@@ -90,32 +90,6 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     drop(state);
     owner.await.context("the owner of the state")?;
     outcome
-}
-
-/// Speaks with the nodes that are to know this one's flows, if there are any.
-fn sync_with_others(
-    ha: &config::Ha,
-    tables: Option<Arc<dyn ha::sync::Tables>>,
-) -> anyhow::Result<Option<ha::sync::Node>> {
-    let (Some(sync), Some(tables)) = (&ha.sync, tables) else {
-        return Ok(None);
-    };
-    let options = ha::sync::Options {
-        listen: sync.listen,
-        peers: sync.peers.clone(),
-        key: ha::sync::key::read(&sync.key_file)?,
-    };
-    ha::sync::spawn(&options, tables).map(Some)
-}
-
-/// A node that does not know the others' flows takes nothing from them.
-async fn tell_whether_synced(mut synced: watch::Receiver<bool>, ha: ha::Ha) {
-    loop {
-        ha.set_synced(*synced.borrow_and_update());
-        if synced.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// The proxy needs a descriptor a connection, on both sides.

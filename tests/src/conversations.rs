@@ -18,8 +18,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long an answer may take before the connection counts as lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take before the connection counts as lost: TCP's fifth repetition comes
+/// after more than six seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Conversations that are being held.
 pub struct Conversations {

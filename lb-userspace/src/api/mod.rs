@@ -71,8 +71,12 @@ pub fn router(
             put(pools::drain).delete(pools::undrain),
         )
         .route("/v1/explain", post(explain))
-        .route("/metrics", get(metrics::metrics))
-        .with_state(state)
+        .with_state(state.clone())
+        .merge(metrics::router(metrics::Sources {
+            state,
+            ha: ha.clone(),
+            peers: peers.clone(),
+        }))
         .merge(ha::router(ha, peers))
         .merge(routes::router(routes))
         .fallback(error::no_such_path)

@@ -132,6 +132,7 @@ fn peers(peers: &PeersView) -> String {
         "SENT",
         "RECEIVED",
         "LOST",
+        "REFUSED",
         "OVERFLOWED",
     ];
     let row = |(address, peer): (&SocketAddr, &SyncPeerView)| {
@@ -147,6 +148,7 @@ fn peers(peers: &PeersView) -> String {
             peer.sent.to_string(),
             peer.received.to_string(),
             peer.lost.to_string(),
+            peer.refused.to_string(),
             peer.overflowed.to_string(),
         ]
     };

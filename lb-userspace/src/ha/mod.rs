@@ -148,6 +148,19 @@ impl Ha {
         self.0.orders.give(Command::Synced(synced));
     }
 
+    /// [`Ha::set_synced`] from now on, as long as somebody tells. Within a tokio runtime.
+    pub fn follow(&self, mut synced: watch::Receiver<bool>) {
+        let orders = self.0.orders.clone();
+        tokio::spawn(async move {
+            loop {
+                let now = *synced.borrow_and_update();
+                if !orders.give(Command::Synced(now)) || synced.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
     /// All groups by name, as they are now.
     pub async fn view(&self) -> BTreeMap<String, GroupView> {
         let (reply, answer) = oneshot::channel();

@@ -25,9 +25,15 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new() -> Result<Self> {
+        Self::for_mode("nat")
+    }
+
+    /// With backends as services of a mode need them.
+    pub(crate) fn for_mode(mode: &str) -> Result<Self> {
         let lab = Lab::new(&Plan {
             wiring: Wiring::Pair,
             backends: 2,
+            backends_hold_vips: mode == "dsr",
             ..Plan::default()
         })?;
         let echo = lab.backends().iter().map(|be| servers::echo(be, PORT));

@@ -25,7 +25,7 @@ fn start(scene: &Scene, number: usize, mode: &str) -> Result<Agent> {
     for service in document["services"].as_object_mut().into_iter().flatten() {
         let (_, service) = service;
         service["mode"] = json!(mode);
-        if mode == "nat" {
+        if mode != "full-nat" {
             service["algorithm"] = json!("round-robin");
         }
     }
@@ -35,11 +35,14 @@ fn start(scene: &Scene, number: usize, mode: &str) -> Result<Agent> {
     }
     let key = scene.lab.directory().join("key");
     std::fs::write(&key, "5eed".repeat(16))?;
-    let at = |number: usize| SocketAddr::new(scene.balancer(number).addresses.v4.into(), SYNC_PORT);
     document["ha"]["sync"] = json!({
-        "listen": at(number), "peers": [at(1 - number)], "key_file": key,
+        "listen": at(scene, number), "peers": [at(scene, 1 - number)], "key_file": key,
     });
     Agent::start_at(&scene.lab, scene.balancer(number), &document)
+}
+
+fn at(scene: &Scene, number: usize) -> SocketAddr {
+    SocketAddr::new(scene.balancer(number).addresses.v4.into(), SYNC_PORT)
 }
 
 fn wait_until_synced(agent: &Agent) -> Result<()> {
@@ -56,7 +59,7 @@ fn wait_until_synced(agent: &Agent) -> Result<()> {
 
 /// Two hundred connections, of both families, while `fail` ends the node that they go through.
 fn survive(mode: &str, fail: impl FnOnce(&Scene, &mut Agent) -> Result<()>) -> Result<()> {
-    let scene = Scene::new()?;
+    let scene = Scene::for_mode(mode)?;
     let mut first = start(&scene, 0, mode)?;
     wait_for_role(&first, Role::Active)?;
     let second = start(&scene, 1, mode)?;
@@ -81,10 +84,30 @@ fn survive(mode: &str, fail: impl FnOnce(&Scene, &mut Agent) -> Result<()>) -> R
             second.log()
         );
     }
+    // Both choose the same, and each says what it is and what it was told.
+    let role = r#"weir_ha_role{group="v4",role="active"}"#;
+    ensure!(second.metric(role)? == 1);
+    ensure!(second.metric(r#"weir_ha_transitions_total{group="v6"}"#)? >= 2);
+    let peer = at(&scene, 0);
+    let told = format!(r#"weir_sync_records_received_total{{peer="{peer}"}}"#);
+    ensure!(
+        second.metric(&told)? >= 2 * TALKS,
+        "{}",
+        second.metric(&told)?
+    );
+    ensure!(second.metric(&format!(r#"weir_sync_refused_total{{peer="{peer}"}}"#))? == 0);
+    if first.process().is_running() {
+        let digest = r#"weir_service_digest{service="tcp-v6"}"#;
+        ensure!(first.metric(digest)? == second.metric(digest)?);
+    }
     // They were no accident: the flows are here. They are counted every few seconds.
     retry(PATIENCE, || {
         let status: Value = second.get("/v1/status")?;
-        let kind = if mode == "nat" { "tracked" } else { "full_nat" };
+        let kind = if mode == "full-nat" {
+            "full_nat"
+        } else {
+            "tracked"
+        };
         ensure!(status["flows"][kind].as_u64() > Some(0), "{status}");
         Ok(())
     })
@@ -100,6 +123,11 @@ fn power_off(scene: &Scene, first: &mut Agent) -> Result<()> {
     first.process().signal(Signal::SIGKILL)
 }
 
+/// Its kernel still has the addresses for a while, and its data path forwards.
+fn kill(_: &Scene, first: &mut Agent) -> Result<()> {
+    first.process().signal(Signal::SIGKILL)
+}
+
 #[test]
 fn nat_survives_a_hand_over() -> Result<()> {
     survive("nat", hand_over)
@@ -111,6 +139,11 @@ fn nat_survives_a_death() -> Result<()> {
 }
 
 #[test]
+fn nat_survives_a_kill() -> Result<()> {
+    survive("nat", kill)
+}
+
+#[test]
 fn full_nat_survives_a_hand_over() -> Result<()> {
     survive("full-nat", hand_over)
 }
@@ -118,4 +151,24 @@ fn full_nat_survives_a_hand_over() -> Result<()> {
 #[test]
 fn full_nat_survives_a_death() -> Result<()> {
     survive("full-nat", power_off)
+}
+
+#[test]
+fn full_nat_survives_a_kill() -> Result<()> {
+    survive("full-nat", kill)
+}
+
+#[test]
+fn dsr_survives_a_hand_over() -> Result<()> {
+    survive("dsr", hand_over)
+}
+
+#[test]
+fn dsr_survives_a_death() -> Result<()> {
+    survive("dsr", power_off)
+}
+
+#[test]
+fn dsr_survives_a_kill() -> Result<()> {
+    survive("dsr", kill)
 }

@@ -10,4 +10,25 @@ pub mod session;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 pub use self::node::{Node, Options, PeersView, SyncPeerView, Tables, spawn};
+use crate::config::ha::Ha;
+
+/// Speaks with the nodes that are to know this one's flows, if there are any and these are
+/// tables to tell of.
+///
+/// # Errors
+///
+/// The key's, or as [`spawn`].
+pub fn start(config: &Ha, tables: Option<Arc<dyn Tables>>) -> anyhow::Result<Option<Node>> {
+    let (Some(sync), Some(tables)) = (&config.sync, tables) else {
+        return Ok(None);
+    };
+    let options = Options {
+        listen: sync.listen,
+        peers: sync.peers.clone(),
+        key: key::read(&sync.key_file)?,
+    };
+    spawn(&options, tables).map(Some)
+}

@@ -76,6 +76,15 @@ pub struct SyncPeerView {
     pub received: u64,
     /// Datagrams of its that did not come.
     pub lost: u64,
+    /// Datagrams from its address that were not its own, or came before.
+    #[serde(default)]
+    pub refused: u64,
+    /// Records sent to it: flows, translations, affinities and slots.
+    #[serde(default)]
+    pub records_sent: u64,
+    /// Records that came from it.
+    #[serde(default)]
+    pub records_received: u64,
     /// Records that were not sent to it because too many waited; it pulls them.
     pub overflowed: u64,
     /// How long the oldest datagram that it has not confirmed is under way, in milliseconds.
@@ -221,7 +230,11 @@ impl Driver {
                 }
             }
             Event::Found => tracing::info!(%peer, "another node is there"),
-            Event::Synced => tracing::debug!(%peer, "its flows are here"),
+            Event::Synced => tracing::info!(%peer, "its flows are here"),
+            Event::Refused => tracing::warn!(
+                %peer,
+                "what comes from its address is sealed with another key"
+            ),
             Event::Lost => tracing::warn!(%peer, "another node is not heard any more"),
         }
     }
@@ -267,6 +280,9 @@ impl Driver {
                 sent: progress.sent,
                 received: progress.received,
                 lost: progress.lost,
+                refused: progress.refused,
+                records_sent: progress.records_sent,
+                records_received: progress.records_received,
                 overflowed: progress.overflowed,
                 lag_ms: progress.lag.as_millis().try_into().unwrap_or(u64::MAX),
             };

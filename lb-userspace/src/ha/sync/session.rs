@@ -13,7 +13,7 @@ use super::{
     message::{Greeting, Message, Pieces},
     pull::{Pull, Serving},
     record::{self, Record},
-    seal::{Boot, Kind, Seal, Seen, SharedKey, header},
+    seal::{Boot, Header, Kind, Seal, Seen, SharedKey, header},
 };
 
 /// Between two greetings while there is no session, and between two signs of life.
@@ -42,6 +42,8 @@ pub enum Event {
     Synced,
     /// The peer has not been heard for a while.
     Lost,
+    /// The greetings that come from the peer's address are sealed with another key.
+    Refused,
 }
 
 /// What a session has come to.
@@ -57,6 +59,13 @@ pub struct Progress {
     pub received: u64,
     /// Datagrams of the peer's that did not come.
     pub lost: u64,
+    /// Datagrams from the peer's address that were not made by it for this session, or came
+    /// before: forged or recorded, or of a node with another key.
+    pub refused: u64,
+    /// Records sent, those of snapshots with them.
+    pub records_sent: u64,
+    /// Records that came.
+    pub records_received: u64,
     /// Records that were not sent because too many waited.
     pub overflowed: u64,
     /// How long the oldest datagram that the peer has not confirmed is under way.
@@ -79,7 +88,12 @@ pub struct Session {
     waiting: Pieces,
     out: Vec<Vec<u8>>,
     progress: Progress,
+    /// It was said that nothing is understood.
+    complained: bool,
 }
+
+/// A datagram is not the peer's, or not of this session.
+struct Refused;
 
 /// The other node, since its present start. Kept while it is not heard: the counters of one
 /// pair of boots never begin again.
@@ -116,6 +130,7 @@ impl Session {
             waiting: Pieces::default(),
             out: Vec::new(),
             progress: Progress::default(),
+            complained: false,
         }
     }
 
@@ -146,6 +161,7 @@ impl Session {
             return;
         }
         self.waiting.push(record);
+        self.progress.records_sent += 1;
     }
 
     /// Something that should have been pushed was not: the peer is to pull.
@@ -167,7 +183,10 @@ impl Session {
     /// Sends the snapshot that [`Event::SnapshotWanted`] asked for.
     pub fn serve<'a>(&mut self, now: Instant, records: impl IntoIterator<Item = &'a Record>) {
         let mut pieces = Pieces::default();
-        records.into_iter().for_each(|record| pieces.push(record));
+        for record in records {
+            pieces.push(record);
+            self.progress.records_sent += 1;
+        }
         self.serving.begin(now, pieces.take());
         self.send_chunks(now, 0);
     }
@@ -274,40 +293,66 @@ impl Session {
 
     /// A datagram came from the peer's address.
     pub fn receive(&mut self, now: Instant, datagram: &mut [u8], events: &mut Vec<Event>) {
-        let Some(header) = header(datagram) else {
-            return;
+        let received = match header(datagram) {
+            Some(header) if header.kind == Kind::Greeting => {
+                self.greeting(now, header, datagram, events)
+            }
+            Some(header) => self.data(now, header, datagram, events),
+            None => Err(Refused),
         };
-        match header.kind {
-            Kind::Greeting if header.boot != self.boot => {
-                let seal = Seal::greetings(&self.shared, header.boot);
-                let payload = seal.open(header.counter, datagram);
-                if let Some(Ok(greeting)) = payload.map(postcard::from_bytes) {
-                    self.progress.received += 1;
-                    self.greeted_by(now, header.boot, greeting, events);
-                }
-            }
-            Kind::Data => {
-                let Some(peer) = &mut self.peer else { return };
-                if header.boot != peer.boot {
-                    // It has started anew, and the greeting that would have shown it was lost.
-                    self.greet_again(now);
-                    return;
-                }
-                let Some(payload) = peer.incoming.open(header.counter, datagram) else {
-                    return;
-                };
-                if !peer.seen.first_time(header.counter) {
-                    return;
-                }
-                peer.last_heard = now;
-                self.progress.received += 1;
-                self.reconnect(events);
-                if let Ok((message, records)) = Message::read(payload) {
-                    self.told(now, message, records, events);
-                }
-            }
-            Kind::Greeting => {}
+        match received {
+            Ok(()) => self.progress.received += 1,
+            Err(Refused) => self.progress.refused += 1,
         }
+    }
+
+    fn greeting(
+        &mut self,
+        now: Instant,
+        header: Header,
+        datagram: &mut [u8],
+        events: &mut Vec<Event>,
+    ) -> Result<(), Refused> {
+        if header.boot == self.boot || self.retired.contains(&header.boot) {
+            return Err(Refused);
+        }
+        let seal = Seal::greetings(&self.shared, header.boot);
+        let Some(payload) = seal.open(header.counter, datagram) else {
+            // Once, until the peer is heard.
+            if !self.progress.connected && !std::mem::replace(&mut self.complained, true) {
+                events.push(Event::Refused);
+            }
+            return Err(Refused);
+        };
+        let greeting = postcard::from_bytes(payload).map_err(|_| Refused)?;
+        self.greeted_by(now, header.boot, greeting, events);
+        Ok(())
+    }
+
+    fn data(
+        &mut self,
+        now: Instant,
+        header: Header,
+        datagram: &mut [u8],
+        events: &mut Vec<Event>,
+    ) -> Result<(), Refused> {
+        let peer = self.peer.as_mut().ok_or(Refused)?;
+        if header.boot != peer.boot {
+            // It has started anew, and the greeting that would have shown it was lost.
+            self.greet_again(now);
+            return Err(Refused);
+        }
+        let payload = peer.incoming.open(header.counter, datagram);
+        let payload = payload.ok_or(Refused)?;
+        if !peer.seen.first_time(header.counter) {
+            return Err(Refused);
+        }
+        peer.last_heard = now;
+        self.reconnect(events);
+        if let Ok((message, records)) = Message::read(payload) {
+            self.told(now, message, records, events);
+        }
+        Ok(())
     }
 
     fn greeted_by(
@@ -317,9 +362,6 @@ impl Session {
         greeting: Greeting,
         events: &mut Vec<Event>,
     ) {
-        if self.retired.contains(&boot) {
-            return;
-        }
         if greeting.echo != Some(self.boot) {
             // Not proven to be fresh: it is told our boot, so that it can be.
             self.heard = Some(boot);
@@ -351,6 +393,7 @@ impl Session {
     fn connect(&mut self, events: &mut Vec<Event>) {
         self.progress.connected = true;
         self.progress.synced = false;
+        self.complained = false;
         self.pull.begin();
         events.push(Event::Found);
     }
@@ -409,9 +452,10 @@ impl Session {
         }
     }
 
-    fn take(&self, records: &[u8], events: &mut Vec<Event>) {
+    fn take(&mut self, records: &[u8], events: &mut Vec<Event>) {
         match record::read_all(records) {
             Ok(mut records) => {
+                self.progress.records_received += records.len() as u64;
                 // Later changes are made by each node itself; told again and again, a slot that
                 // one has settled would be tracked for the other's sake for ever.
                 records.retain(|record| {

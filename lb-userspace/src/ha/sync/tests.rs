@@ -129,6 +129,37 @@ fn an_empty_node_is_synced_with_another() {
 }
 
 #[test]
+fn what_is_told_is_counted() {
+    let mut now = Instant::now();
+    let (mut a, mut b) = (Node::new(1, 0..100), Node::new(2, []));
+    for _ in 0..20 {
+        exchange(&mut now, &mut a, &mut b);
+    }
+    a.open(200);
+    exchange(&mut now, &mut a, &mut b);
+    exchange(&mut now, &mut a, &mut b);
+    let (sent, received) = (a.session.progress(now), b.session.progress(now));
+    assert_eq!((sent.records_sent, received.records_received), (101, 101));
+    assert_eq!((sent.refused, received.refused), (0, 0));
+}
+
+#[test]
+fn a_node_with_another_key_is_refused_and_said_so_once() {
+    let mut now = Instant::now();
+    let (mut a, mut b) = (Node::new(1, []), Node::new(2, []));
+    b.session = Session::new([8; 32], [2; 16]);
+    for _ in 0..100 {
+        exchange(&mut now, &mut a, &mut b);
+    }
+    for node in [&a, &b] {
+        let progress = node.session.progress(now);
+        assert!(!progress.connected && progress.refused > 1, "{progress:?}");
+        assert_eq!(progress.received, 0);
+        assert_eq!(node.events, [Event::Refused]);
+    }
+}
+
+#[test]
 fn silence_is_noticed_and_its_end_is_too() {
     let mut now = Instant::now();
     let (mut a, mut b) = (Node::new(1, [1]), Node::new(2, [2]));

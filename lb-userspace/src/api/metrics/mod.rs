@@ -1,32 +1,58 @@
 //! `/metrics`: what there is to count, for Prometheus, from the same views as the API's answers.
 
+mod families;
+mod ha;
+
 use std::{collections::BTreeMap, fmt};
 
 use axum::{
+    Router,
     extract::State as Extract,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
+    routing::get,
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet, text},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, text},
     registry::Registry,
 };
+use tokio::sync::watch;
 
+use self::families::{Families, Sample};
 use super::Error;
 use crate::{
     dataplane::TrafficCounters,
+    ha::{GroupView, Ha, sync::PeersView},
     state::{BackendView, PoolView, ServiceView, State, StatusView},
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) async fn metrics(Extract(state): Extract<State>) -> Result<Response, Error> {
+/// Whom the metrics are asked of.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub(super) state: State,
+    pub(super) ha: Ha,
+    pub(super) peers: Option<watch::Receiver<PeersView>>,
+}
+
+pub(super) fn router(sources: Sources) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(sources)
+}
+
+async fn metrics(Extract(sources): Extract<Sources>) -> Result<Response, Error> {
+    let Sources { state, ha, peers } = sources;
     let seen = Snapshot {
         status: state.status().await?,
         services: state.services().await?,
         pools: state.pools().await?,
+        groups: ha.view().await,
+        peers: peers
+            .map(|peers| peers.borrow().clone())
+            .unwrap_or_default(),
     };
     let text = render(seen).map_err(anyhow::Error::from)?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
@@ -45,10 +71,9 @@ struct Snapshot {
     status: StatusView,
     services: BTreeMap<String, ServiceView>,
     pools: BTreeMap<String, PoolView>,
+    groups: BTreeMap<String, GroupView>,
+    peers: PeersView,
 }
-
-/// A metric's labels and value.
-type Sample<'a, const LABELS: usize> = ([(&'static str, &'a str); LABELS], u64);
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -56,7 +81,9 @@ impl Collector for Snapshot {
         self.agent(&mut families)?;
         self.services(&mut families)?;
         self.pools(&mut families)?;
-        self.flows(&mut families)
+        self.flows(&mut families)?;
+        ha::groups(&mut families, &self.groups)?;
+        ha::peers(&mut families, &self.peers)
     }
 }
 
@@ -108,6 +135,15 @@ impl Snapshot {
             services().map(|(name, view)| {
                 let tracked = view.counters.tracked_slots as u64;
                 ([("service", &**name)], tracked)
+            }),
+        )?;
+        families.gauge(
+            "weir_service_digest",
+            "First 48 bits of the digest of a service's table: equal on nodes that choose the same",
+            services().filter_map(|(name, view)| {
+                let digits = view.counters.digest.get(..12)?;
+                let digest = u64::from_str_radix(digits, 16).ok()?;
+                Some(([("service", &**name)], digest))
             }),
         )
     }
@@ -204,39 +240,3 @@ const TRAFFIC: [(&str, &str, fn(&TrafficCounters) -> u64); 3] = [
         |traffic| traffic.connections,
     ),
 ];
-
-struct Families<'a>(DescriptorEncoder<'a>);
-
-impl Families<'_> {
-    fn counter<'a, const LABELS: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = Sample<'a, LABELS>>,
-    ) -> fmt::Result {
-        let mut family = (self.0).encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in samples {
-            match LABELS {
-                0 => family.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
-                _ => ConstCounter::new(value).encode(family.encode_family(&labels)?)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn gauge<'a, const LABELS: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = Sample<'a, LABELS>>,
-    ) -> fmt::Result {
-        let mut family = (self.0).encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in samples {
-            match LABELS {
-                0 => family.encode_gauge(&value)?,
-                _ => ConstGauge::new(value).encode(family.encode_family(&labels)?)?,
-            }
-        }
-        Ok(())
-    }
-}
