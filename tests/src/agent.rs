@@ -114,8 +114,18 @@ impl Agent {
     ///
     /// As [`Agent::start`].
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = launch(&self.namespace, &self.config, &self.log)?;
+        self.launch_again()?;
         self.wait_until_ready()
+    }
+
+    /// The same, without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run.
+    pub fn launch_again(&mut self) -> Result<()> {
+        self.process = launch(&self.namespace, &self.config, &self.log)?;
+        Ok(())
     }
 
     /// Changes the configuration that [`Agent::start_again`] starts with.

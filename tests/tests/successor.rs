@@ -1,43 +1,47 @@
 //! Agents that are killed, and those that come after them: connections notice neither.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
 use lab::retry;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use weir_tests::{
-    agent::PATIENCE,
     held::{Datagrams, Held},
     scene::{Scene, Setup},
 };
 
-/// Modes and algorithms, each in a lab of its own at the same time: most of it is waiting.
-fn in_every_way(test: impl Fn(&Setup<'_>) -> Result<()> + Sync) -> Result<()> {
+/// A mode and an algorithm.
+type Way = (&'static str, &'static str);
+
+const EVERY_WAY: [Way; 5] = [
+    ("nat", "maglev"),
+    ("nat", "least-connections"),
+    ("full-nat", "maglev"),
+    ("dsr", "round-robin"),
+    ("dsr", "maglev"),
+];
+
+/// Each in a lab of its own at the same time: most of it is waiting.
+fn in_ways(ways: &[Way], test: impl Fn(&Setup<'_>) -> Result<()> + Sync) -> Result<()> {
     let test = &test;
     thread::scope(|scope| {
-        let ways = [
-            ("nat", json!({})),
-            ("nat", json!({ "algorithm": "least-connections" })),
-            ("full-nat", json!({})),
-            ("dsr", json!({ "algorithm": "round-robin" })),
-            ("dsr", json!({})),
-        ];
-        let ways = ways.map(|(mode, service)| {
-            let name = format!("{mode} {service}");
+        let run = |&(mode, algorithm): &Way| {
             let run = move || {
                 test(&Setup {
                     mode,
-                    service,
+                    service: json!({ "algorithm": algorithm }),
                     backends: 4,
                     check: "tcp",
                     udp: json!({ "tracking": "flow" }),
                     ..Setup::default()
                 })
             };
-            (name, scope.spawn(run))
-        });
-        for (name, run) in ways {
+            (format!("{mode}, {algorithm}"), scope.spawn(run))
+        };
+        let runs: Vec<_> = ways.iter().map(run).collect();
+        for (name, run) in runs {
             match run.join() {
                 Ok(result) => result.context(name)?,
                 Err(_) => panic!("{name}: see above"),
@@ -60,65 +64,103 @@ fn ask_all(flows: &[Datagrams]) -> Result<Vec<String>> {
 /// Connections that were opened before and after a change that moves slots, while an agent dies,
 /// while none is there, and while the next one comes, whose configuration knows nothing of the
 /// change: all go on, with the backends that they had.
+fn survive(setup: &Setup<'_>, configure: impl FnOnce(&mut Value)) -> Result<()> {
+    let mut scene = Scene::new(setup)?;
+    let mut held = scene.hold(60)?;
+    let flows = scene.datagrams(20)?;
+    let talks = scene.talk(20)?;
+    scene.add("echo", 3)?;
+    scene
+        .agent
+        .wait_for("echo", &["be1", "be2", "be3", "be4"])?;
+    held.0.extend(scene.hold(60)?.0);
+    ensure!(held.of("be4") > 0, "{:?}", held.by_partner());
+    // Of the others some have spoken since the change, and are remembered.
+    say_some(&mut held)?;
+    let asked = ask_all(&flows)?;
+    let counts = setup.service["algorithm"] == "least-connections";
+    let open = if counts { open_connections(&scene)? } else { 0 };
+
+    scene.agent.stop(Signal::SIGKILL)?;
+    scene.agent.configure(configure)?;
+    held.all_say().context("while no agent is there")?;
+    ensure!(ask_all(&flows)? == asked, "while no agent is there");
+    held.0.extend(scene.hold(20)?.0);
+    scene.agent.start_again()?;
+    held.all_say().context("with the next agent")?;
+    ensure!(ask_all(&flows)? == asked, "with the next agent");
+    let log = scene.agent.log();
+    ensure!(log.contains("going on with what an earlier agent"), "{log}");
+    // It does not wait for checks to know what works.
+    scene.agent.wait_for("echo", &["be1", "be2", "be3"])?;
+    let new = scene.hold(20)?;
+    ensure!(
+        new.of("be4") == 0,
+        "it is not configured: {:?}",
+        new.by_partner()
+    );
+    // The janitor has looked, and forgotten nothing that lives.
+    pass(&scene)?;
+    held.all_say().context("after the janitor")?;
+    if counts {
+        let now = open_connections(&scene)?;
+        println!("{open} connections were open, of the remaining backends {now} are");
+        let gone = held.of("be4") as u64;
+        ensure!(now + gone >= open, "{now} of {open}, {gone} elsewhere");
+    }
+    let report = talks.finish()?;
+    ensure!(report.failures.is_empty(), "{:?}", report.failures);
+    println!(
+        "{} {}: the slowest answer took {:?}",
+        setup.mode, setup.service, report.longest
+    );
+
+    scene.agent.stop(Signal::SIGTERM)?;
+    ensure!(!scene.agent.pins().exists(), "something stays pinned");
+    Ok(())
+}
+
 #[test]
 fn connections_survive_the_agent() -> Result<()> {
-    in_every_way(|setup| {
-        let mut scene = Scene::new(setup)?;
-        let mut held = scene.hold(60)?;
-        let flows = scene.datagrams(20)?;
-        let talks = scene.talk(20)?;
-        scene.add("echo", 3)?;
-        scene
-            .agent
-            .wait_for("echo", &["be1", "be2", "be3", "be4"])?;
-        held.0.extend(scene.hold(60)?.0);
-        ensure!(held.of("be4") > 0, "{:?}", held.by_partner());
-        // Of the others some have spoken since the change, and are remembered.
-        say_some(&mut held)?;
-        let asked = ask_all(&flows)?;
-        let forwarded = scene.agent.services()?["echo"].counters.traffic.packets;
-        let counts = setup.service["algorithm"] == "least-connections";
-        let open = if counts { open_connections(&scene)? } else { 0 };
+    in_ways(&EVERY_WAY, |setup| survive(setup, |_| {}))
+}
 
-        scene.agent.stop(Signal::SIGKILL)?;
-        held.all_say().context("while no agent is there")?;
-        ensure!(ask_all(&flows)? == asked, "while no agent is there");
-        held.0.extend(scene.hold(20)?.0);
-        scene.agent.start_again()?;
-        held.all_say().context("with the next agent")?;
-        ensure!(ask_all(&flows)? == asked, "with the next agent");
-        let log = scene.agent.log();
-        ensure!(log.contains("going on with what an earlier agent"), "{log}");
-        // It does not wait for checks to know what works.
-        scene.agent.wait_for("echo", &["be1", "be2", "be3"])?;
-        let counted = scene.agent.services()?["echo"].counters.traffic.packets;
-        ensure!(counted > forwarded, "{counted} packets after {forwarded}");
-        if counts {
-            let now = open_connections(&scene)?;
-            println!("{open} connections were open, of the remaining backends {now} are");
-            let gone = held.of("be4") as u64;
-            ensure!(now + gone >= open, "{now} of {open}, {gone} elsewhere");
-        }
-        let new = scene.hold(20)?;
-        ensure!(
-            new.of("be4") == 0,
-            "it is not configured: {:?}",
-            new.by_partner()
-        );
-        // The janitor has looked, and forgotten nothing that lives.
-        pass(&scene)?;
-        held.all_say().context("after the janitor")?;
-        let report = talks.finish()?;
-        ensure!(report.failures.is_empty(), "{:?}", report.failures);
-        println!(
-            "{} {}: the slowest answer took {:?}",
-            setup.mode, setup.service, report.longest
-        );
-
-        scene.agent.stop(Signal::SIGTERM)?;
-        ensure!(!scene.agent.pins().exists(), "something stays pinned");
-        Ok(())
+/// The next agent's tables are of other sizes, and its sources have other indexes.
+#[test]
+fn connections_survive_other_limits() -> Result<()> {
+    in_ways(&EVERY_WAY[1..4], |setup| {
+        survive(setup, |document| {
+            let agent = &mut document["agent"];
+            agent["limits"] = json!({ "services": 100, "backends": 200, "flows": 5000 });
+            let sources = agent["full_nat"]["addresses"].as_array_mut();
+            // Before the others.
+            sources
+                .into_iter()
+                .for_each(|all| all.push(json!("10.99.0.1")));
+        })
     })
+}
+
+/// Counters go on where they ended.
+#[test]
+fn counters_survive_the_agent() -> Result<()> {
+    let mut scene = Scene::new(&Setup::default())?;
+    scene.hold(20)?;
+    let count = |scene: &Scene| -> Result<(u64, u64)> {
+        let metric = |name: &str| scene.agent.metric(name);
+        Ok((
+            metric(r#"weir_service_connections_total{service="echo"}"#)?,
+            metric(r#"weir_backend_connections_total{pool="echo",backend="be1"}"#)?,
+        ))
+    };
+    let before = count(&scene)?;
+    ensure!(before.0 == 20 && before.1 > 0, "{before:?}");
+    scene.agent.stop(Signal::SIGKILL)?;
+    scene.hold(10)?;
+    scene.agent.start_again()?;
+    let after = count(&scene)?;
+    ensure!(after.0 == 30 && after.1 >= before.1, "{after:?}");
+    Ok(())
 }
 
 fn say_some(held: &mut Held) -> Result<()> {
@@ -184,25 +226,93 @@ fn what_is_left_can_be_ended() -> Result<()> {
     scene.hold(10).map(drop)
 }
 
-/// An agent with other tables does not understand the earlier one's: it says so, and puts its
-/// own in their place all the same.
+/// Agents that are killed while they start, at any moment: what was in force is, and somebody's
+/// whole data path is there for every packet.
 #[test]
-fn other_tables_begin_anew() -> Result<()> {
+fn agents_that_die_young_harm_nobody() -> Result<()> {
+    let mut scene = Scene::new(&Setup {
+        mode: "full-nat",
+        ..Setup::default()
+    })?;
+    let talks = scene.talk(20)?;
+    scene.agent.stop(Signal::SIGKILL)?;
+    for millis in (60..600).step_by(60) {
+        scene.agent.launch_again()?;
+        thread::sleep(Duration::from_millis(millis));
+        scene.agent.stop(Signal::SIGKILL)?;
+    }
+    scene.agent.start_again()?;
+    let report = talks.finish()?;
+    println!("the slowest answer took {:?}", report.longest);
+    ensure!(report.failures.is_empty(), "{:?}", report.failures);
+    one_data_path(&scene)
+}
+
+/// An interface that the next agent does not have is left to the kernel.
+#[test]
+fn interfaces_go_and_come() -> Result<()> {
+    let mut scene = Scene::new(&Setup::default())?;
+    let all = scene.lab.lb_devices().len();
+    let programs = |scene: &Scene| -> Result<usize> {
+        let output = scene
+            .lab
+            .lb()
+            .command("ip")
+            .args(["-details", "link"])
+            .output()?;
+        let text = String::from_utf8(output.stdout)?;
+        Ok(text.matches("prog/xdp").count())
+    };
+    scene.agent.stop(Signal::SIGKILL)?;
+    let mut last = Value::Null;
+    scene.agent.configure(|document| {
+        let interfaces = document["agent"]["interfaces"].as_array_mut();
+        last = interfaces.and_then(Vec::pop).unwrap_or_default();
+    })?;
+    scene.agent.start_again()?;
+    assert_eq!(programs(&scene)?, all - 1);
+    scene.agent.stop(Signal::SIGKILL)?;
+    scene.agent.configure(|document| {
+        let interfaces = document["agent"]["interfaces"].as_array_mut();
+        interfaces.into_iter().for_each(|all| {
+            // In another mode than the link was, which takes it down for a moment.
+            all[0]["xdp"] = json!("generic");
+            all.push(last.clone());
+        });
+    })?;
+    scene.agent.start_again()?;
+    assert_eq!(programs(&scene)?, all);
+    let modes = scene.agent.status()?.interfaces;
+    assert_eq!(
+        (&*modes[0].mode, &*modes[all - 1].mode),
+        ("generic", "native")
+    );
+    one_data_path(&scene)
+}
+
+/// A link for each interface is pinned, and the maps of one program.
+fn one_data_path(scene: &Scene) -> Result<()> {
+    let left = fs::read_dir(scene.agent.pins())?.count();
+    ensure!(left == scene.lab.lb_devices().len() + 1, "{left}");
+    Ok(())
+}
+
+/// An agent does not understand what one of another version has left: it says so, and puts its own
+/// in the place all the same.
+#[test]
+fn another_layout_begins_anew() -> Result<()> {
     let mut scene = Scene::new(&Setup::default())?;
     let mut held = scene.hold(20)?;
     scene.agent.stop(Signal::SIGKILL)?;
-    scene.agent.configure(|document| {
-        document["agent"]["limits"] = json!({ "flows": 5000 });
-    })?;
+    let mut pins = fs::read_dir(scene.agent.pins())?.map(|entry| Ok(entry?.path()));
+    let maps = pins.find_map(|path: Result<PathBuf>| path.ok().filter(|path| path.is_dir()));
+    let stamp = MapData::from_pin(maps.context("no maps are pinned")?.join("STAMP"))?;
+    let mut stamp: Array<MapData, u64> = Map::from_map_data(stamp)?.try_into()?;
+    stamp.set(0, u64::MAX, 0)?;
     scene.agent.start_again()?;
     let log = scene.agent.log();
-    ensure!(log.contains("made with other `agent.limits`"), "{log}");
+    ensure!(log.contains("its maps are of layout"), "{log}");
     // Those of stable slots need nothing that is remembered.
     held.all_say()?;
-    retry(PATIENCE, || {
-        let left = fs::read_dir(scene.agent.pins())?.count();
-        // A link for each interface, and one directory of maps.
-        ensure!(left == scene.lab.lb_devices().len() + 1, "{left}");
-        Ok(())
-    })
+    one_data_path(&scene)
 }

@@ -87,16 +87,20 @@ impl Janitor {
         Ok(pass)
     }
 
-    /// An earlier agent's flows are among those of the first pass.
+    /// Flows are put into the table that other nodes have told of, or that an earlier agent left.
+    pub(crate) fn learn(&self, flows: u64) {
+        self.learned.fetch_add(flows, Ordering::Relaxed);
+    }
+
+    /// How many tracked flows there are.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub(crate) fn inherit(&self) -> io::Result<()> {
+    pub(crate) fn count(&self) -> io::Result<u64> {
         let mut there = 0;
         batch::visit(self.flows.fd(), CHUNK, |_: &FlowKey, _: &Flow| there += 1)?;
-        self.learned.fetch_add(there, Ordering::Relaxed);
-        Ok(())
+        Ok(there)
     }
 
     /// Connections of a backend by the count of least-connections services.
@@ -106,11 +110,6 @@ impl Janitor {
             true => u64::try_from(self.connections.read(backend) as i64).unwrap_or(0),
             false => 0,
         }
-    }
-
-    /// A flow that another node has told of is put into the table.
-    pub(crate) fn learned(&self) {
-        self.learned.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes a `full-nat` flow as its client's packets find it, if it is there.

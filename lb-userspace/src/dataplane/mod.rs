@@ -162,10 +162,16 @@ impl DataPlane {
             next_hops,
             ..
         } = &mut *state;
+        let mut copies = None;
         if let Some(inherited) = applied.take_inherited() {
             let left = (&inherited, &*self.janitor);
             orphans::adopt(applied, maps, next_hops, left)?;
-            self.janitor.inherit()?;
+            self.janitor.learn(self.janitor.count()?);
+            let mut tables = inherited.copies(|address| applied.source_index(address))?;
+            tables.copy(&self.janitor).context(
+                "copying an earlier agent's flows: they must fit into `agent.limits.flows`",
+            )?;
+            copies = Some(tables);
         }
         let ebpf = ebpf.as_mut().context("the program is detached")?;
         let attached = attach::attach(ebpf, self.pins.as_mut(), &self.interfaces);
@@ -179,6 +185,11 @@ impl DataPlane {
             }
         }
         drop(state);
+        if let Some(mut copies) = copies
+            && let Err(error) = copies.copy(&self.janitor)
+        {
+            tracing::warn!("the last of an earlier agent's flows: {error}");
+        }
         tasks::tidy_up(&mut self.tasks, &self.state, &self.janitor);
         Ok(())
     }
@@ -401,8 +412,10 @@ fn inherited(pins: &Pins, stamp: &Stamp) -> anyhow::Result<Option<Inherited>> {
     match Inherited::read(maps, stamp) {
         Ok(inherited) => {
             tracing::info!("going on with what an earlier agent has left");
-            for loss in inherited.losses() {
-                tracing::warn!("{loss}");
+            if !inherited.same_hash() {
+                tracing::warn!(
+                    "`agent.hash_key` is another: connections that nobody remembers move"
+                );
             }
             Ok(Some(inherited))
         }

@@ -137,7 +137,7 @@ impl<'a> Learner<'a> {
             return Ok(());
         }
         if known.is_none() {
-            self.janitor.learned();
+            self.janitor.learn(1);
         }
         batch::update(self.janitor.flows.fd(), &[*key], &[*flow])
     }

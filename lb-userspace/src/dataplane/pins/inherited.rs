@@ -12,8 +12,8 @@ use anyhow::{Context as _, bail, ensure};
 use aya::maps::MapData;
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, LOG2_SEGMENT, NatForward,
-        NatReturn, SEGMENT_SLOTS, Service, ServiceKey, backend_flags, ring_of,
+        Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, IPV4, IPV6, LOG2_SEGMENT,
+        NatForward, NatReturn, SEGMENT_SLOTS, Service, ServiceKey, backend_flags, ring_of,
     },
     slot::Slot,
 };
@@ -21,41 +21,50 @@ use ring::digest;
 
 use super::{
     super::{address::from_abi, batch, mapped::MappedArray},
-    Stamp, kernel_name,
+    Stamp,
+    copy::{Copies, Table},
+    kernel_name,
 };
 use crate::desired::Condition;
 
 /// A map, and the bytes of its keys and values.
 type Shape = (&'static str, usize, usize);
 
-/// Filled by packets, whatever the configuration.
-const SHARED: [Shape; 8] = [
-    ("FLOWS", size_of::<FlowKey>(), size_of::<Flow>()),
-    (
-        "AFFINITIES",
-        size_of::<AffinityKey>(),
-        size_of::<Affinity>(),
-    ),
-    ("CONNECTIONS", 4, 8),
-    ("TURNS", 4, 8),
-    ("PORT_TURNS", 4, 4),
-    ("SERVICE_COUNTERS", 4, size_of::<Counters>()),
-    ("BACKEND_COUNTERS", 4, size_of::<Counters>()),
-    ("DROPS", 4, 8),
-];
+/// Filled by packets, in tables of the same size on all nodes.
+const OF_ONE_SIZE: [Shape; 1] = [(
+    "AFFINITIES",
+    size_of::<AffinityKey>(),
+    size_of::<Affinity>(),
+)];
 
-/// The same, as long as the source addresses stay.
+/// As large as `limits.flows`, as the next.
+const FLOWS: [Shape; 1] = [("FLOWS", size_of::<FlowKey>(), size_of::<Flow>())];
 const TRANSLATIONS: [Shape; 2] = [
     ("NAT_FORWARD", size_of::<FlowKey>(), size_of::<NatForward>()),
     ("NAT_RETURN", size_of::<FlowKey>(), size_of::<NatReturn>()),
 ];
 
+/// As large as `limits.services`.
+const BY_SERVICE: [Shape; 3] = [
+    ("TURNS", 4, 8),
+    ("SERVICE_COUNTERS", 4, size_of::<Counters>()),
+    ("DROPS", 4, 8),
+];
+
+/// As large as `limits.backends`.
+const BY_BACKEND: [Shape; 3] = [
+    ("CONNECTIONS", 4, 8),
+    ("PORT_TURNS", 4, 4),
+    ("BACKEND_COUNTERS", 4, size_of::<Counters>()),
+];
+
 /// Read here.
-const READ: [Shape; 4] = [
+const READ: [Shape; 5] = [
     ("SERVICES", 4, size_of::<Service>()),
     ("SERVICES_BY_KEY", size_of::<ServiceKey>(), 4),
     ("BACKENDS", 4, size_of::<Backend>()),
     ("SEGMENTS", 4, 4),
+    ("SOURCES", 4, size_of::<Address>()),
 ];
 
 /// What is there to go on with.
@@ -65,10 +74,9 @@ pub(crate) struct Inherited {
     services: HashMap<ServiceKey, (u32, Service)>,
     /// By id.
     backends: HashMap<u32, Backend>,
-    /// Whether flows still find the same slots.
-    same_hash: bool,
-    /// Whether translations still have the same sources.
-    same_sources: bool,
+    /// What it had in common with this one.
+    stamp: Stamp,
+    own: Stamp,
 }
 
 /// A service's ring.
@@ -93,13 +101,9 @@ impl Inherited {
                 own.layout
             );
         }
-        if stamp.limits != own.limits {
-            bail!(
-                "its tables were made with other `agent.limits`: {:?}",
-                stamp.limits
-            );
-        }
-        for (name, key, value) in SHARED.iter().chain(&TRANSLATIONS).chain(&READ) {
+        let shapes = [&OF_ONE_SIZE[..], &FLOWS, &TRANSLATIONS, &BY_SERVICE];
+        let shapes = shapes.into_iter().chain([&BY_BACKEND[..], &READ]);
+        for (name, key, value) in shapes.flatten() {
             let info = open(&maps, name)?.info()?;
             let shape = (info.key_size() as usize, info.value_size() as usize);
             ensure!(
@@ -107,32 +111,88 @@ impl Inherited {
                 "its map {name} is of another layout"
             );
         }
-        Ok(Self {
-            services: services(&maps, own.limits.services)?,
-            backends: backends(&maps, own.limits.backends)?,
-            same_hash: stamp.hash_key == own.hash_key,
-            same_sources: stamp.sources == own.sources,
+        let inherited = Self {
+            services: services(&maps, stamp.limits.services)?,
+            backends: backends(&maps, stamp.limits.backends)?,
+            stamp,
+            own: *own,
             maps,
-        })
+        };
+        let highest = |ids: &mut dyn Iterator<Item = u32>| ids.max().unwrap_or(0);
+        for (what, highest, limit) in [
+            (
+                "services",
+                highest(&mut inherited.services().map(|(_, index)| index)),
+                own.limits.services,
+            ),
+            (
+                "backends",
+                highest(&mut inherited.backends().map(|(_, id)| id)),
+                own.limits.backends,
+            ),
+        ] {
+            ensure!(
+                highest <= limit,
+                "it has numbered its {what} up to {highest}, and `agent.limits.{what}` is {limit}"
+            );
+        }
+        Ok(inherited)
+    }
+
+    fn same_flows(&self) -> bool {
+        self.stamp.limits.flows == self.own.limits.flows
+    }
+
+    fn same_sources(&self) -> bool {
+        self.stamp.sources == self.own.sources
+    }
+
+    /// Whether flows still find the same slots.
+    pub(crate) fn same_hash(&self) -> bool {
+        self.stamp.hash_key == self.own.hash_key
     }
 
     /// Maps that are used on, by name, and where each is pinned.
     pub(crate) fn shared(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let translations = TRANSLATIONS.iter().filter(|_| self.same_sources);
-        let names = SHARED.iter().chain(translations).map(|(name, ..)| *name);
+        let (old, new) = (self.stamp.limits, self.own.limits);
+        let translations = self.same_flows() && self.same_sources();
+        let groups = [
+            (true, &OF_ONE_SIZE[..]),
+            (self.same_flows(), &FLOWS),
+            (translations, &TRANSLATIONS),
+            (old.services == new.services, &BY_SERVICE),
+            (old.backends == new.backends, &BY_BACKEND),
+        ];
+        let shared = groups.into_iter().filter(|(same, _)| *same);
+        let names = shared.flat_map(|(_, maps)| maps).map(|(name, ..)| *name);
         names.map(|name| (name, self.maps.join(kernel_name(name))))
     }
 
-    /// Says what is lost, in words, if something is.
-    pub(crate) fn losses(&self) -> Vec<&'static str> {
-        let mut losses = Vec::new();
-        if !self.same_hash {
-            losses.push("`agent.hash_key` is another: connections that nobody remembers move");
+    /// What is to be copied instead. `index` tells that of a source address here.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn copies(&self, index: impl Fn(IpAddr) -> Option<u32>) -> anyhow::Result<Copies> {
+        let table = |name| Ok::<_, anyhow::Error>(Table::new(open(&self.maps, name)?));
+        let flows = (!self.same_flows()).then(|| table("FLOWS")).transpose()?;
+        let mut copies = Copies {
+            flows,
+            translations: None,
+            sources: Vec::new(),
+        };
+        if self.same_flows() && self.same_sources() {
+            return Ok(copies);
         }
-        if !self.same_sources {
-            losses.push("`agent.full_nat.addresses` are others: `full-nat` connections are lost");
+        copies.translations = Some([table("NAT_FORWARD")?, table("NAT_RETURN")?]);
+        let sources = open(&self.maps, "SOURCES")?;
+        for place in 0..sources.info()?.max_entries() {
+            let address: Option<Address> = batch::lookup(sources.fd(), &place)?;
+            // The family is not told; hardly ever are the same bytes an address of both.
+            let of = |family| index(from_abi(address?, family));
+            copies.sources.push(of(IPV4).or_else(|| of(IPV6)));
         }
-        losses
+        Ok(copies)
     }
 
     /// Indexes of the services, by VIP.
@@ -171,7 +231,7 @@ impl Inherited {
     ///
     /// The kernel's.
     pub(crate) fn ring(&self, vip: &ServiceKey) -> anyhow::Result<Option<InheritedRing>> {
-        let Some((_, service)) = self.services.get(vip).filter(|_| self.same_hash) else {
+        let Some((_, service)) = self.services.get(vip).filter(|_| self.same_hash()) else {
             return Ok(None);
         };
         let (first, mask) = ring_of(service.ring);

@@ -10,6 +10,7 @@
 //! directory's lock is alive.
 
 mod bpffs;
+mod copy;
 mod inherited;
 mod stamp;
 
