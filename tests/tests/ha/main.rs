@@ -3,6 +3,7 @@
 mod capture;
 mod failover;
 mod keepalived;
+mod priority;
 mod probe;
 mod routes;
 mod scene;
