@@ -89,7 +89,7 @@ impl Lab {
             .map(|number| {
                 let (subnet, host) = match plan.wiring {
                     Wiring::Routed => (number, LB + 1),
-                    Wiring::Segment | Wiring::Pair => (1, LB + number),
+                    _ => (1, LB + number),
                 };
                 let role = format!("be{number}");
                 let directory = name.directory().join(&role);
@@ -111,7 +111,7 @@ impl Lab {
             .collect::<Result<Vec<_>>>()?;
         // A pair shares the address that a single balancer has.
         let hosts: &[_] = match plan.wiring {
-            Wiring::Pair => &[("lb", LAST_HOST - 1), ("lb2", LAST_HOST)],
+            wiring if wiring.is_pair() => &[("lb", LAST_HOST - 1), ("lb2", LAST_HOST)],
             _ => &[("lb", LB)],
         };
         let balancer = |(name, host): &(&str, u8)| {
@@ -124,7 +124,7 @@ impl Lab {
         };
         let lan = match plan.wiring {
             Wiring::Routed => None,
-            Wiring::Segment | Wiring::Pair => Some(create("lan")?),
+            _ => Some(create("lan")?),
         };
         let mut lab = Self {
             passing: Vec::new(),
@@ -138,7 +138,7 @@ impl Lab {
         };
         let wired = match &lab.lan {
             None => wiring::routed(&lab)?,
-            Some(lan) => wiring::segment(&lab, lan)?,
+            Some(lan) => wiring::segment(&lab, lan, plan.wiring)?,
         };
         (lab.lb_devices, lab.passing) = (wired.lb_devices, wired.passing);
         Ok(lab)
@@ -165,12 +165,14 @@ impl Lab {
     }
 
     /// The segment, if there is one: the bridge `bridge`, with a port named for each balancer and
-    /// backend, and `client`.
+    /// backend, and `client`. Where there are two, the backends' is the bridge `back`, and a
+    /// balancer's port there is called as that on the first and `-back`.
     pub fn lan(&self) -> Option<&Namespace> {
         self.lan.as_ref()
     }
 
-    /// The balancer's NICs: `client`, `be1`, `be2` and so on if routed, `lan` on a segment.
+    /// The balancer's NICs: `client`, `be1`, `be2` and so on if routed, `lan` on a segment, and
+    /// `back` on a second.
     pub fn lb_devices(&self) -> &[String] {
         &self.lb_devices
     }

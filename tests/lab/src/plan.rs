@@ -29,6 +29,16 @@ pub enum Wiring {
     /// balancer would have, and the VIPs, are theirs to share. The client looks for VIPs on the
     /// segment.
     Pair,
+    /// As a pair, on two segments: the client on one, the backends on the other, and each
+    /// balancer with a NIC at both.
+    PairBetween,
+}
+
+impl Wiring {
+    /// Whether there are two balancers.
+    pub(crate) fn is_pair(self) -> bool {
+        matches!(self, Wiring::Pair | Wiring::PairBetween)
+    }
 }
 
 impl Default for Plan {

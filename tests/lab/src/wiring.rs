@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use crate::{
-    Backend, Lab, Namespace, Pair,
+    Backend, Lab, Namespace, Pair, Wiring,
     address::CLIENT_SUBNET,
     namespace::run,
     pass::{Attached, Pass},
@@ -13,8 +13,12 @@ use crate::{
 
 /// The NIC of the client and of every backend.
 const NIC: &str = "eth0";
+/// The first segment's bridge.
+const BRIDGE: &str = "bridge";
 /// The balancer's NIC on a segment.
 const LAN: &str = "lan";
+/// The balancer's NIC on the backends' segment, and its bridge, where that is another.
+const BACK: &str = "back";
 /// The routing table for what a backend sends from a VIP, on a segment.
 const FROM_VIP: &str = "100";
 
@@ -53,43 +57,61 @@ pub(crate) fn routed(lab: &Lab) -> Result<Wired> {
     Ok(wired)
 }
 
-/// Everyone at a bridge in the namespace `lan`.
-pub(crate) fn segment(lab: &Lab, lan: &Namespace) -> Result<Wired> {
+/// Everyone at a bridge in the namespace `lan`, or at one of two.
+pub(crate) fn segment(lab: &Lab, lan: &Namespace, wiring: Wiring) -> Result<Wired> {
     prepare(lab)?;
-    lan.ip("link add bridge type bridge\nlink set bridge up\n")?;
-    let port = |host: &Namespace, nic: &str, name: &str| {
+    let nics: &[&str] = match wiring {
+        Wiring::PairBetween => &[LAN, BACK],
+        _ => &[LAN],
+    };
+    let bridge_of = |nic: &str| if nic == LAN { BRIDGE } else { BACK };
+    for nic in nics {
+        let bridge = bridge_of(nic);
+        lan.ip(&format!(
+            "link add {bridge} type bridge\nlink set {bridge} up\n"
+        ))?;
+    }
+    let port = |bridge: &str, host: &Namespace, nic: &str, name: &str| {
         veth(lan, name, host, nic)?;
         lan.ip(&format!(
-            "link set {name} master bridge\nlink set {name} up\n"
+            "link set {name} master {bridge}\nlink set {name} up\n"
         ))
     };
     let pass = Pass::load()?;
     let mut passing = Vec::new();
     for balancer in lab.balancers() {
-        port(&balancer.namespace, LAN, &balancer.name)?;
-        // All backends are in one subnet.
-        let addresses = [balancer.addresses, balancer.backend_addresses];
-        balancer.namespace.ip(&up(LAN, &addresses))?;
-        // As a NIC's filter would: XDP on a veth sees what is for others too, while the bridge
-        // does not know where they are. One alone must be found before it has spoken.
-        if lab.balancers().len() > 1 {
-            lan.ip(&format!(
-                "link set {} type bridge_slave flood off\n",
-                balancer.name
-            ))?;
+        for &nic in nics {
+            let name = match nic {
+                BACK => format!("{}-{BACK}", balancer.name),
+                _ => balancer.name.clone(),
+            };
+            port(bridge_of(nic), &balancer.namespace, nic, &name)?;
+            // All backends are in one subnet.
+            let addresses = [balancer.addresses, balancer.backend_addresses];
+            let addresses = match (nic, nics.len()) {
+                (_, 1) => &addresses[..],
+                (BACK, _) => &addresses[1..],
+                _ => &addresses[..1],
+            };
+            balancer.namespace.ip(&up(nic, addresses))?;
+            // As a NIC's filter would: XDP on a veth sees what is for others too, while the bridge
+            // does not know where they are. One alone must be found before it has spoken.
+            if wiring.is_pair() {
+                lan.ip(&format!("link set {name} type bridge_slave flood off\n"))?;
+            }
+            passing.push((lan.name().to_owned(), pass.attach(lan, &name)?));
         }
-        let attached = pass.attach(lan, &balancer.name)?;
-        passing.push((lan.name().to_owned(), attached));
     }
-    port(lab.client(), NIC, "client")?;
+    port(BRIDGE, lab.client(), NIC, "client")?;
     join(lab.client(), lab.client_addresses(), lab.lb_addresses())?;
-    if lab.balancers().len() > 1 {
+    if wiring.is_pair() {
         let Pair { v4, v6 } = Pair::vip(0);
         let lines = format!("route add {v4}/24 dev {NIC}\nroute add {v6}/64 dev {NIC}\n");
         lab.client().ip(&lines)?;
     }
+    let last = bridge_of(nics[nics.len() - 1]);
     for backend in lab.backends() {
-        port(&backend.namespace, NIC, &backend.name)?;
+        port(last, &backend.namespace, NIC, &backend.name)?;
         join(&backend.namespace, backend.addresses, backend.gateway)?;
     }
     hold_vips(lab)?;
@@ -97,7 +119,7 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace) -> Result<Wired> {
         answer_directly(backend)?;
     }
     Ok(Wired {
-        lb_devices: vec![LAN.to_owned()],
+        lb_devices: nics.iter().map(|nic| (*nic).to_owned()).collect(),
         passing,
     })
 }

@@ -90,9 +90,18 @@ impl Capture {
             setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
             let patience = TimeVal::new(0, 50_000);
             setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-            let port = |name: &String| anyhow::Ok((if_nametoindex(name.as_str())?, name.clone()));
-            let ports: Result<Vec<_>> = names.iter().map(port).collect();
-            anyhow::Ok((socket, ports?))
+            let mut ports = Vec::new();
+            for name in names {
+                let port = if_nametoindex(name.as_str())?;
+                // On the second segment, if there is one.
+                let back = if_nametoindex(format!("{name}-back").as_str()).ok();
+                ports.extend(
+                    back.into_iter()
+                        .chain([port])
+                        .map(|port| (port, name.clone())),
+                );
+            }
+            anyhow::Ok((socket, ports))
         })??;
         let (stop, said) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (stopped, heard) = (Arc::clone(&stop), Arc::clone(&said));

@@ -19,13 +19,19 @@ enum Failure {
     Kill,
     PowerOff,
     Cut,
+    /// Of two links.
+    CutFront,
+    CutBack,
     HandOver,
     Terminate,
 }
 
 /// A client asks without a pause while the active balancer fails. Prints what it saw.
 fn fails(failure: Failure, millis: u64) -> Result<()> {
-    let scene = Scene::new()?;
+    let scene = match failure {
+        Failure::CutFront | Failure::CutBack => Scene::between()?,
+        _ => Scene::new()?,
+    };
     let vips: Vec<IpAddr> = [scene.shared(true), scene.shared(false)].concat();
     let mut first = scene.start(0, &every(millis))?;
     wait_for_role(&first, Role::Active)?;
@@ -45,7 +51,8 @@ fn fails(failure: Failure, millis: u64) -> Result<()> {
             first.process().signal(Signal::SIGKILL)?;
             scene.switch("link set lb down")?;
         }
-        Failure::Cut => scene.switch("link set lb down")?,
+        Failure::Cut | Failure::CutFront => scene.switch("link set lb down")?,
+        Failure::CutBack => scene.switch("link set lb-back down")?,
         Failure::HandOver => {
             first.change("POST", "/v1/ha/v4/hand-over", &serde_json::Value::Null)?
         }
@@ -114,6 +121,16 @@ fn cut_with_1_s() -> Result<()> {
 #[test]
 fn cut_with_100_ms() -> Result<()> {
     fails(Failure::Cut, 100)
+}
+
+#[test]
+fn cut_from_clients_with_1_s() -> Result<()> {
+    fails(Failure::CutFront, 1000)
+}
+
+#[test]
+fn cut_from_backends_with_1_s() -> Result<()> {
+    fails(Failure::CutBack, 1000)
 }
 
 #[test]

@@ -30,10 +30,19 @@ impl Scene {
 
     /// With backends as services of a mode need them.
     pub(crate) fn for_mode(mode: &str) -> Result<Self> {
+        Self::wired(Wiring::Pair, mode == "dsr")
+    }
+
+    /// With the client on one segment and the backends on another.
+    pub(crate) fn between() -> Result<Self> {
+        Self::wired(Wiring::PairBetween, false)
+    }
+
+    fn wired(wiring: Wiring, backends_hold_vips: bool) -> Result<Self> {
         let lab = Lab::new(&Plan {
-            wiring: Wiring::Pair,
+            wiring,
             backends: 2,
-            backends_hold_vips: mode == "dsr",
+            backends_hold_vips,
             ..Plan::default()
         })?;
         let echo = lab.backends().iter().map(|be| servers::echo(be, PORT));
@@ -56,8 +65,8 @@ impl Scene {
         SocketAddr::new(self.lab.vips()[0].both()[usize::from(!v4)], PORT)
     }
 
-    /// The configuration of one: services of both families, and a group for each, which fail
-    /// over together. `group` is added to both.
+    /// The configuration of one: services of both families, and a group for each, and for each on
+    /// the backends' segment if that is another; all fail over together. `group` is added to all.
     pub(crate) fn document(&self, group: &Value) -> Value {
         let mut document = json!({});
         for (family, v4) in [("v4", true), ("v6", false)] {
@@ -76,13 +85,24 @@ impl Scene {
                     "mode": "nat", "pool": family,
                 });
             }
-            let mut all = json!({
-                "vrid": VRID, "interface": "lan", "addresses": self.shared(v4), "sync": "pair",
-            });
-            for (key, value) in group.as_object().into_iter().flatten() {
-                all[key] = value.clone();
+            let mut here = self.shared(v4);
+            let mut groups = vec![(family.to_owned(), "lan")];
+            let mut there = Vec::new();
+            if self.lab.lb_devices().len() > 1 {
+                let gateway = self.lab.backends()[0].gateway.both()[usize::from(!v4)];
+                here.retain(|address| *address != gateway);
+                there.push(gateway);
+                groups.push((format!("back-{family}"), "back"));
             }
-            document["ha"]["groups"][family] = all;
+            for ((name, interface), addresses) in groups.into_iter().zip([here, there]) {
+                let mut all = json!({
+                    "vrid": VRID, "interface": interface, "addresses": addresses, "sync": "pair",
+                });
+                for (key, value) in group.as_object().into_iter().flatten() {
+                    all[key] = value.clone();
+                }
+                document["ha"]["groups"][name] = all;
+            }
         }
         document
     }
