@@ -6,6 +6,7 @@
 //! | nothing has for long | the owner | the same | no |
 //! | a change moves the slot | stays: who is not remembered is its | the new owner | yes |
 //! | another change before it settles | stays | the newest owner | yes |
+//! | [`Ring::find`]: another node tells of a flow that has another backend | stays | stays | yes |
 //! | [`Ring::settle`]: tracked for longer than flows may idle, so all that live are remembered | `current` | | yes |
 //! | [`Ring::rehash`]: the flows' hash changes | stays | | yes, until all that live are remembered |
 //! | [`Ring::release`]: no remembered flow has another backend any more | `current` | | no |
@@ -256,6 +257,26 @@ impl Ring {
             self.since[index] = since;
             write(index, new);
         }
+    }
+
+    /// Has a remembered flow with `backend` be found, where the slot is stable and another's: a
+    /// node that has made a change earlier, or is of another opinion, may have told of it.
+    pub fn find(
+        &mut self,
+        index: usize,
+        backend: u32,
+        now: u32,
+        mut write: impl FnMut(usize, Slot),
+    ) {
+        let Some(&old) = self.slots.get(index) else {
+            return;
+        };
+        if self.remember != Remember::Changes || old.track() || old.current() == backend {
+            return;
+        }
+        let new = Slot::new(old.base(), old.current(), true);
+        self.put(index, new, now);
+        write(index, new);
     }
 
     /// Slots that are tracked and not as [`Ring::new`] would make them: index, slot, and since

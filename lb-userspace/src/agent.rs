@@ -122,6 +122,7 @@ fn options(config: &Config) -> Options {
         pin: agent.pin.directory().map(|directory| Pin {
             directory: directory.to_owned(),
             source_addresses: agent.full_nat.addresses.clone(),
+            peer_source_addresses: agent.full_nat.peer_addresses.clone(),
         }),
         tell_peers: config.ha.sync.is_some(),
     }

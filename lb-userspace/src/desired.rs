@@ -200,6 +200,8 @@ pub struct Desired {
     pub pools: BTreeMap<String, Arc<DesiredPool>>,
     /// `full-nat`: addresses of this host that backends see as the source.
     pub source_addresses: Vec<IpAddr>,
+    /// `full-nat`: those of other nodes, which this one uses for flows that they have told.
+    pub peer_source_addresses: Vec<IpAddr>,
     /// `full-nat`: first and last source port.
     pub source_ports: (u16, u16),
 }

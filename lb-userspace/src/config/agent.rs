@@ -118,8 +118,11 @@ impl Default for Admin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FullNat {
-    /// Addresses of this host that backends see as the source; at most 256.
+    /// Addresses of this host that backends see as the source; at most 256, with those of peers.
     pub addresses: Vec<IpAddr>,
+    /// Those of other nodes: flows that they have told of (`ha.sync`) go on through this one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peer_addresses: Vec<IpAddr>,
     /// First and last source port, which nothing else on this host may use. The default ends
     /// where the kernel's own range (`net.ipv4.ip_local_port_range`) normally begins.
     #[serde(deserialize_with = "ports")]
@@ -130,6 +133,7 @@ impl Default for FullNat {
     fn default() -> FullNat {
         FullNat {
             addresses: Vec::new(),
+            peer_addresses: Vec::new(),
             ports: (1024, 32767),
         }
     }

@@ -66,6 +66,7 @@ pub(crate) struct Applied {
     unfinished: Unfinished,
     /// What there is of an earlier agent's, until all of it has found its place.
     inherited: Option<Inherited>,
+    changes: u64,
 }
 
 /// What the maps may not say yet.
@@ -96,6 +97,7 @@ impl Applied {
             users: HashMap::new(),
             unfinished: Unfinished::default(),
             inherited,
+            changes: 0,
         }
     }
 
@@ -134,17 +136,19 @@ impl Applied {
         desired: &Desired,
     ) -> Result<(), ApplyError> {
         let sources = sorted(&desired.source_addresses);
+        let peers = sorted(&desired.peer_source_addresses);
         if !self.desired.source_addresses.is_empty() && self.desired.source_addresses != sources {
             return Err(ApplyError::Fixed("agent.full_nat.addresses"));
         }
         let delta = Delta::between(&self.desired, desired);
         self.check(&delta)?;
-        for (index, &source) in (0..).zip(&sources) {
+        for (index, source) in (0..).zip(self::sources(&sources, &peers)) {
             maps.sources
                 .set(index, Raw(to_abi(source).0), 0)
                 .with_context(|| format!("source address {source}"))?;
         }
         self.desired.source_addresses = sources;
+        self.desired.peer_source_addresses = peers;
         self.desired.source_ports = desired.source_ports;
         self.change(maps, next_hops, delta)
     }
@@ -161,10 +165,16 @@ impl Applied {
         delta: Delta,
     ) -> Result<(), ApplyError> {
         self.check(&delta)?;
+        self.changes += 1;
         self.take_in(delta);
         self.write(maps, next_hops)?;
         self.unfinished = Unfinished::default();
         Ok(())
+    }
+
+    /// How often something was to be changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether the kernel has refused a part of what is desired.
@@ -351,15 +361,20 @@ impl Applied {
         of_service.next()
     }
 
-    /// A source address of `full-nat` by index.
+    /// A source address of `full-nat`, of this node or another, by index.
     pub(crate) fn source(&self, index: u32) -> Option<IpAddr> {
-        self.desired.source_addresses.get(index as usize).copied()
+        self.sources().nth(index as usize)
     }
 
     /// The index of a source address of `full-nat`.
     pub(crate) fn source_index(&self, address: IpAddr) -> Option<u32> {
-        let mut sources = (0..).zip(&self.desired.source_addresses);
-        sources.find_map(|(index, source)| (*source == address).then_some(index))
+        let mut sources = (0..).zip(self.sources());
+        sources.find_map(|(index, source)| (source == address).then_some(index))
+    }
+
+    fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        let own = self.desired.source_addresses.iter();
+        own.chain(&self.desired.peer_source_addresses).copied()
     }
 
     /// Frees what no flow needs any more, `has_flows` having seen them all since `seen`.
@@ -386,6 +401,11 @@ fn pools(service: &DesiredService) -> impl Iterator<Item = &String> {
 
 fn is_silent(service: &DesiredService) -> bool {
     service.on_death == OnDeath::Silent
+}
+
+/// Source addresses in the order of their indexes: new flows take theirs from the first.
+pub(super) fn sources(own: &[IpAddr], peers: &[IpAddr]) -> Vec<IpAddr> {
+    [sorted(own), sorted(peers)].concat()
 }
 
 /// IPv4 before IPv6, so that each family's are in a row.

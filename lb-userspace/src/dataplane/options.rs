@@ -58,4 +58,6 @@ pub struct Pin {
     /// What `full-nat` services send from: an earlier agent's translations are used on if it
     /// had the same.
     pub source_addresses: Vec<IpAddr>,
+    /// Those of other nodes, likewise.
+    pub peer_source_addresses: Vec<IpAddr>,
 }

@@ -363,6 +363,13 @@ impl ServiceRing {
         }
     }
 
+    /// Has a remembered flow with this hash and backend be found: see [`Ring::find`].
+    pub(crate) fn find(&mut self, hash: u64, backend: u32, now: u32) {
+        let index = hash as usize & (self.ring.slots().len() - 1);
+        let (ring, write) = self.writing();
+        ring.find(index, backend, now, write);
+    }
+
     /// The janitor begins to look at flows.
     pub(crate) fn begin_pass(&mut self) {
         self.changed = Some(Vec::new());

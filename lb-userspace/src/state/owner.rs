@@ -82,6 +82,7 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
         conditions: BTreeMap::new(),
         desired: Desired {
             source_addresses: full_nat.addresses.clone(),
+            peer_source_addresses: full_nat.peer_addresses.clone(),
             source_ports: full_nat.ports,
             ..Desired::default()
         },

@@ -145,6 +145,23 @@ fn full_nat_is_checked() {
             ),
         ],
     );
+    breaks(
+        &full_nat(
+            "addresses = [\"192.0.2.1\"]\npeer_addresses = [\"192.0.2.1\", \"203.0.113.1\"]\nports = [80, 90]",
+        ),
+        &[
+            (
+                "agent.full_nat.peer_addresses[0]",
+                "192.0.2.1",
+                "each address only once",
+            ),
+            (
+                "services.web.port",
+                "80",
+                "a port outside 80 to 90, as 203.0.113.1 is in agent.full_nat.peer_addresses",
+            ),
+        ],
+    );
     let many = |count: u32| {
         let list: Vec<String> = (0..count)
             .map(|n| format!("\"2001:db8::{n:x}:1\""))

@@ -4,14 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_userspace::{
-    desired::{Algorithm, Desired, Mode, Protocol},
+    desired::{Algorithm, Condition, Desired, Mode, Protocol},
     ha::sync::{Tables, record::Record},
 };
-use weir_tests::wire::{CLIENT, FAMILIES, Packet, Side, World, client, went_out};
+use weir_tests::wire::{CLIENT, FAMILIES, Packet, Side, World, client, member, went_out};
 
 use crate::{
     scene::{Kind, kinds, several},
-    tracked::{BASE, CURRENT, add_current, goes_to, moved},
+    tracked::{BASE, CURRENT, NEW, add_current, goes_to, moved},
 };
 
 fn tables(world: &World) -> Result<Arc<dyn Tables>> {
@@ -71,6 +71,51 @@ fn moves(kind: Kind) -> Result<()> {
         goes_to(world, kind, BASE, "it did not speak", from(silent))?;
         goes_to(world, kind, CURRENT, "it opens now", from(fresh).opening())
     })
+}
+
+/// A change reaches one node before the other: what that one tells of the new backend is kept
+/// until it is known here, and found although no slot here is the new backend's.
+#[test]
+fn flows_of_a_backend_that_comes_later_are_found() -> Result<()> {
+    let kind = Kind::new(Mode::Nat, Protocol::Tcp, 4);
+    let from = |client| kind.request().between(client, kind.vip());
+    let before = several([kind], &[BASE]);
+    let first = |world: &mut World| {
+        add_current(world, kind)?;
+        let clients = moved(world, kind)?;
+        goes_to(
+            world,
+            kind,
+            CURRENT,
+            "it is new",
+            from(clients[0]).opening(),
+        )?;
+        Ok((clients, records(world)?))
+    };
+    let (clients, told) = World::with_peers(before.clone(), first)?;
+    for records in told {
+        World::with_peers(before.clone(), |world| {
+            tables(world)?.take(&records);
+            world.apply(|desired| {
+                let pool = desired.pools.entry(kind.name()).or_default();
+                let mut added = member(kind.numbered(CURRENT));
+                // It has not passed its check yet.
+                added.condition = Condition::Draining;
+                Arc::make_mut(pool).insert(NEW.to_owned(), added);
+            })?;
+            tables(world)?.news();
+            goes_to(world, kind, CURRENT, "it was new", from(clients[0]))?;
+            goes_to(world, kind, BASE, "nobody knows it", from(clients[1]))?;
+            goes_to(
+                world,
+                kind,
+                BASE,
+                "it opens now",
+                from(clients[2]).opening(),
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Connections that a node opens, and what it makes of packets of theirs, in both directions.

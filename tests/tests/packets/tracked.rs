@@ -16,7 +16,7 @@ use crate::scene::{Kind, alone, several};
 pub(crate) const BASE: u8 = 1;
 pub(crate) const CURRENT: u8 = 4;
 /// The name of the new one.
-const NEW: &str = "new";
+pub(crate) const NEW: &str = "new";
 
 fn without_memory(protocol: Protocol) -> impl Iterator<Item = Kind> {
     let of_mode = move |mode| FAMILIES.map(|family| Kind::new(mode, protocol, family));

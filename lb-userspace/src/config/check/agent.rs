@@ -82,22 +82,29 @@ fn admin(problems: &mut Problems, admin: &Admin) {
 
 fn full_nat(problems: &mut Problems, config: &Config, full_nat: &FullNat) {
     const PATH: &str = "agent.full_nat";
-    let addresses = &full_nat.addresses;
-    if addresses.len() > SOURCES {
-        let value = format!("{} addresses", addresses.len());
-        problems.add(
-            join(PATH, "addresses"),
-            value,
-            format!("at most {SOURCES} addresses"),
-        );
-    }
+    let lists = [
+        ("addresses", &full_nat.addresses),
+        ("peer_addresses", &full_nat.peer_addresses),
+    ];
     let mut seen = BTreeSet::new();
-    for (index, address) in addresses.iter().enumerate() {
-        let field = format!("{PATH}.addresses[{index}]");
-        if !seen.insert(address) {
-            problems.add(&field, address, "each address only once");
+    let mut count = 0;
+    for (key, addresses) in lists {
+        count += addresses.len();
+        if count > SOURCES && !addresses.is_empty() {
+            let value = format!("{} addresses", addresses.len());
+            let expected = match key {
+                "addresses" => format!("at most {SOURCES} addresses"),
+                _ => format!("at most {SOURCES} addresses, with {PATH}.addresses"),
+            };
+            problems.add(join(PATH, key), value, expected);
         }
-        problems.check_host(field, *address, address);
+        for (index, address) in addresses.iter().enumerate() {
+            let field = format!("{PATH}.{key}[{index}]");
+            if !seen.insert(address) {
+                problems.add(&field, address, "each address only once");
+            }
+            problems.check_host(field, *address, address);
+        }
     }
     let (first, last) = full_nat.ports;
     if first == 0 || first > last {
@@ -114,8 +121,12 @@ fn full_nat(problems: &mut Problems, config: &Config, full_nat: &FullNat) {
                 format!("{}.port", join("services", name)),
                 service.port,
                 format!(
-                    "a port outside {first} to {last}, as {} is in {PATH}.addresses",
-                    service.address
+                    "a port outside {first} to {last}, as {} is in {PATH}.{}",
+                    service.address,
+                    match full_nat.addresses.contains(&service.address) {
+                        true => "addresses",
+                        false => "peer_addresses",
+                    }
                 ),
             );
         }

@@ -72,8 +72,9 @@ impl<'a> Suspect<'a> {
     fn has_wrong_source(&self, service: &Service) -> bool {
         let full_nat = &self.config.agent.full_nat;
         let (first, last) = full_nat.ports;
-        let is_source =
-            full_nat.addresses.contains(&service.address) && (first..=last).contains(&service.port);
+        let mut sources = full_nat.addresses.iter().chain(&full_nat.peer_addresses);
+        let is_source = sources.any(|source| *source == service.address)
+            && (first..=last).contains(&service.port);
         let ours = family(service.address);
         let mut families = full_nat.addresses.iter().map(|address| family(*address));
         is_source || service.mode == Mode::FullNat && families.all(|family| family != ours)

@@ -19,8 +19,7 @@ use super::super::{
 };
 use crate::ha::sync::record::{Record, Vip};
 
-/// Puts this node's indexes and ids in the place of addresses. What names a service, backend or
-/// source that this node does not have is passed over.
+/// Puts this node's indexes and ids in the place of addresses.
 pub(super) struct Learner<'a> {
     state: &'a mut State,
     janitor: &'a Janitor,
@@ -36,19 +35,20 @@ impl<'a> Learner<'a> {
         }
     }
 
-    /// Remembers what a record says, unless what is remembered has been seen later.
+    /// Remembers what a record says, unless what is remembered has been seen later. False where
+    /// it names a service or backend that this node does not have, or not yet.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub(super) fn take(&mut self, record: &Record) -> io::Result<()> {
+    pub(super) fn take(&mut self, record: &Record) -> io::Result<bool> {
         let (Record::Flow { vip, .. }
         | Record::Translation { vip, .. }
         | Record::Affinity { vip, .. }
         | Record::Slot { vip, .. }) = record;
         let found = self.state.applied.services.find(&service_key(vip));
         let Some((name, index)) = found.map(|(name, found)| (name.to_owned(), found.index)) else {
-            return Ok(());
+            return Ok(false);
         };
         let backend = |address: SocketAddr| self.state.applied.backend_at(&name, address);
         match *record {
@@ -58,19 +58,25 @@ impl<'a> Learner<'a> {
                 backend: at,
                 idle,
                 state,
-            } => match backend(at) {
-                Some(backend) => {
-                    let flow = Flow {
-                        backend,
-                        service: index,
-                        last_seen: self.now.wrapping_sub(idle),
-                        state,
-                        reserved: [0; 3],
-                    };
-                    self.flow(&flow_key(client, vip.address, vip.protocol), &flow, idle)
+            } => {
+                let Some(backend) = backend(at) else {
+                    return Ok(false);
+                };
+                let flow = Flow {
+                    backend,
+                    service: index,
+                    last_seen: self.now.wrapping_sub(idle),
+                    state,
+                    reserved: [0; 3],
+                };
+                let key = flow_key(client, vip.address, vip.protocol);
+                self.flow(&key, &flow, idle)?;
+                let hashed_ports = self.janitor.services.read(index).hashed_ports;
+                let hash = self.janitor.hash_key.of(&key, hashed_ports);
+                if let Some(ring) = self.state.applied.rings.get_mut(&name) {
+                    ring.find(hash, backend, self.now);
                 }
-                None => Ok(()),
-            },
+            }
             Record::Translation {
                 vip,
                 client,
@@ -80,9 +86,11 @@ impl<'a> Learner<'a> {
                 age,
                 state,
             } => {
-                let of_source = self.state.applied.source_index(source.ip());
-                let (Some(backend), Some(source_index)) = (backend(at), of_source) else {
-                    return Ok(());
+                let Some(backend) = backend(at) else {
+                    return Ok(false);
+                };
+                let Some(source_index) = self.state.applied.source_index(source.ip()) else {
+                    return Ok(true);
                 };
                 let entry = NatReturn {
                     client: to_abi(client.ip()).0,
@@ -95,7 +103,7 @@ impl<'a> Learner<'a> {
                     reserved: [0; 5],
                 };
                 let key = flow_key(at, source, vip.protocol);
-                self.translation(&key, &entry, source_index, idle)
+                self.translation(&key, &entry, source_index, idle)?;
             }
             Record::Affinity {
                 client,
@@ -103,8 +111,8 @@ impl<'a> Learner<'a> {
                 idle,
                 ..
             } => match backend(at) {
-                Some(backend) => self.affinity(client, index, backend, idle),
-                None => Ok(()),
+                Some(backend) => self.affinity(client, index, backend, idle)?,
+                None => return Ok(false),
             },
             Record::Slot {
                 log2_slots,
@@ -115,7 +123,7 @@ impl<'a> Learner<'a> {
             } => {
                 let base = match base.map(backend) {
                     // It is gone, and so are its flows.
-                    Some(None) => return Ok(()),
+                    Some(None) => return Ok(true),
                     Some(Some(id)) => id,
                     None => 0,
                 };
@@ -123,9 +131,9 @@ impl<'a> Learner<'a> {
                 if let Some(ring) = self.state.applied.rings.get_mut(&name) {
                     ring.adopt(u32::from(log2_slots), slot, base, since);
                 }
-                Ok(())
             }
         }
+        Ok(true)
     }
 
     fn flow(&self, key: &FlowKey, flow: &Flow, idle: u32) -> io::Result<()> {

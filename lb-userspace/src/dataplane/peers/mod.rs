@@ -3,16 +3,17 @@
 
 mod learn;
 mod tell;
+mod untaken;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use lb_common::abi::Told;
 
-use self::{learn::Learner, tell::Teller};
+use self::{learn::Learner, tell::Teller, untaken::Untaken};
 use super::{State, clock, janitor::Janitor, lock};
 use crate::ha::sync::{Tables, record::Record};
 
@@ -24,6 +25,7 @@ pub(crate) struct Peers {
     state: Arc<Mutex<State>>,
     janitor: Arc<Janitor>,
     news: Mutex<News>,
+    untaken: Mutex<Untaken>,
 }
 
 /// What the packet path tells of.
@@ -40,7 +42,27 @@ impl Peers {
             state,
             janitor,
             news: Mutex::new(news),
+            untaken: Mutex::default(),
         }
+    }
+
+    /// Takes what could not be taken before the last change.
+    fn retry(&self) {
+        let mut untaken = self.untaken();
+        if untaken.is_empty() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        let Ok(now) = clock::tick() else {
+            return;
+        };
+        let changes = state.applied.changes();
+        let mut learner = Learner::new(&mut state, &self.janitor, now);
+        untaken.retry(changes, |record| learner.take(record).unwrap_or(false));
+    }
+
+    fn untaken(&self) -> MutexGuard<'_, Untaken> {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,6 +80,7 @@ impl News {
 
 impl Tables for Peers {
     fn news(&self) -> (Vec<Record>, bool) {
+        self.retry();
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told = Vec::new();
         while let Some(item) = news.told.next() {
@@ -92,10 +115,17 @@ impl Tables for Peers {
     }
 
     fn take(&self, records: &[Record]) {
+        let mut untaken = self.untaken();
         let mut state = lock(&self.state);
+        let changes = state.applied.changes();
         let taken = clock::tick().and_then(|now| {
             let mut learner = Learner::new(&mut state, &self.janitor, now);
-            records.iter().try_for_each(|record| learner.take(record))
+            records.iter().try_for_each(|record| {
+                if !learner.take(record)? {
+                    untaken.keep(*record, changes);
+                }
+                Ok(())
+            })
         });
         if let Err(error) = taken {
             tracing::warn!("remembering what another node has told: {error}");

@@ -32,15 +32,14 @@ pub(crate) struct Stamp {
 const WORDS: u32 = 6;
 
 impl Stamp {
-    /// This agent's.
+    /// This agent's. `sources`: addresses in the order of their indexes.
     pub(crate) fn new(hash_key: [u64; 2], sources: &[IpAddr], limits: Limits) -> Self {
-        let mut sources: Vec<u64> = sources.iter().map(|at| identity_at(*at, 0)).collect();
-        sources.sort_unstable();
+        let sources = sources.iter().map(|at| identity_at(*at, 0));
         let fold = |all, one| HashKey([all, one]).flow(IPV6, &[0; 2], &[0; 2], 0, 0);
         Self {
             layout: LAYOUT,
             hash_key: fold(hash_key[0], hash_key[1]),
-            sources: sources.into_iter().fold(0, fold),
+            sources: sources.fold(0, fold),
             limits,
         }
     }
