@@ -24,9 +24,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Conversations that are being held.
 pub struct Conversations {
-    stop: Arc<AtomicBool>,
-    exchanges: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     thread: JoinHandle<Result<Report>>,
+}
+
+/// What the client's thread is told, and tells.
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    exchanges: AtomicU64,
+    /// Conversations that have been answered once.
+    answered: AtomicU64,
+    broken: AtomicU64,
 }
 
 /// What became of them.
@@ -53,27 +62,20 @@ impl Conversations {
         count: u64,
         pause: Duration,
     ) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let exchanges = Arc::new(AtomicU64::new(0));
-        let (from, stopped, counted) = (from.clone(), stop.clone(), exchanges.clone());
+        let shared = Arc::new(Shared::default());
+        let (from, told) = (from.clone(), shared.clone());
         let thread = std::thread::spawn(move || {
             from.run(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
-                Ok(runtime.block_on(hold(target, count, pause, stopped, counted)))
+                Ok(runtime.block_on(hold(target, count, pause, told)))
             })?
         });
-        let conversations = Self {
-            stop,
-            exchanges,
-            thread,
-        };
+        let conversations = Self { shared, thread };
         lab::retry(Duration::from_secs(20), || {
-            ensure!(
-                conversations.exchanges() >= count,
-                "not all have been answered"
-            );
+            let answered = conversations.shared.answered.load(Ordering::Relaxed);
+            ensure!(answered == count, "{answered} of {count} were answered");
             Ok(())
         })?;
         Ok(conversations)
@@ -81,7 +83,12 @@ impl Conversations {
 
     /// Lines that were answered so far.
     pub fn exchanges(&self) -> u64 {
-        self.exchanges.load(Ordering::Relaxed)
+        self.shared.exchanges.load(Ordering::Relaxed)
+    }
+
+    /// Conversations that have ended before they were to, so far.
+    pub fn broken(&self) -> u64 {
+        self.shared.broken.load(Ordering::Relaxed)
     }
 
     /// Ends all that still go on.
@@ -90,24 +97,19 @@ impl Conversations {
     ///
     /// They were never opened.
     pub fn finish(self) -> Result<Report> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         let report = self.thread.join();
         report.map_err(|_| anyhow::anyhow!("the client panicked"))?
     }
 }
 
-async fn hold(
-    target: SocketAddr,
-    count: u64,
-    pause: Duration,
-    stop: Arc<AtomicBool>,
-    exchanges: Arc<AtomicU64>,
-) -> Report {
+async fn hold(target: SocketAddr, count: u64, pause: Duration, shared: Arc<Shared>) -> Report {
     let talks = (0..count).map(|number| {
-        let (stop, exchanges) = (stop.clone(), exchanges.clone());
+        let shared = shared.clone();
         tokio::spawn(async move {
             let mut longest = Duration::ZERO;
-            let talked = talk(target, number, pause, &stop, &exchanges, &mut longest).await;
+            let talked = talk(target, number, pause, &shared, &mut longest).await;
+            (shared.broken).fetch_add(u64::from(talked.is_err()), Ordering::Relaxed);
             (talked, longest)
         })
     });
@@ -128,7 +130,7 @@ async fn hold(
             Err(error) => report.failures.push(error.to_string()),
         }
     }
-    report.exchanges = exchanges.load(Ordering::Relaxed);
+    report.exchanges = shared.exchanges.load(Ordering::Relaxed);
     report
 }
 
@@ -137,8 +139,7 @@ async fn talk(
     target: SocketAddr,
     number: u64,
     pause: Duration,
-    stop: &AtomicBool,
-    exchanges: &AtomicU64,
+    shared: &Shared,
     longest: &mut Duration,
 ) -> Result<()> {
     let connected = timeout(PATIENCE, TcpStream::connect(target)).await;
@@ -147,7 +148,7 @@ async fn talk(
     let mut input = BufReader::new(input);
     let mut partner = String::new();
     let mut turn = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !shared.stop.load(Ordering::Relaxed) {
         let said = format!("{number}.{turn}\n");
         let started = Instant::now();
         output.write_all(said.as_bytes()).await?;
@@ -160,9 +161,10 @@ async fn talk(
         ensure!(echoed == said, "said {said:?}, heard {heard:?}");
         if partner.is_empty() {
             name.clone_into(&mut partner);
+            shared.answered.fetch_add(1, Ordering::Relaxed);
         }
         ensure!(name == partner, "{partner} was answering, now {name} is");
-        exchanges.fetch_add(1, Ordering::Relaxed);
+        shared.exchanges.fetch_add(1, Ordering::Relaxed);
         turn += 1;
         sleep(pause).await;
     }

@@ -134,12 +134,14 @@ fn examples() -> PathBuf {
 
 #[test]
 fn examples_load() {
-    let files: Vec<PathBuf> = fs::read_dir(examples())
-        .unwrap()
+    let directories = [examples(), examples().join("active-active")];
+    let files: Vec<PathBuf> = directories
+        .iter()
+        .flat_map(|directory| fs::read_dir(directory).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "toml" || e == "json"))
         .collect();
-    assert!(files.len() >= 3, "{files:?}");
+    assert!(files.len() >= 4, "{files:?}");
     for file in files {
         let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
         assert!(!config.services.is_empty(), "{}", file.display());

@@ -38,5 +38,7 @@ impl Pair {
 pub(crate) const CLIENT_SUBNET: u8 = 0;
 /// The balancer's host number in every subnet.
 pub(crate) const LB: u8 = 1;
+/// The router's host number on a segment.
+pub(crate) const ROUTER: u8 = LAST_HOST - 3;
 /// The last host number in a subnet, above those of backends.
 pub(crate) const LAST_HOST: u8 = 254;

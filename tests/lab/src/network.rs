@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Namespace, Pair, Plan,
-    address::{CLIENT_SUBNET, LAST_HOST, LB},
+    address::{CLIENT_SUBNET, LAST_HOST, LB, ROUTER},
     name::{Name, remove_leftovers},
     pass::Attached,
     plan::Wiring,
@@ -20,6 +20,7 @@ pub struct Lab {
     client: Namespace,
     balancers: Vec<Balancer>,
     lan: Option<Namespace>,
+    router: Option<Namespace>,
     lb_devices: Vec<String>,
     backends: Vec<Backend>,
     vips: Vec<Pair>,
@@ -34,7 +35,7 @@ pub struct Balancer {
     pub name: String,
     /// Where it runs.
     pub namespace: Namespace,
-    /// Its own addresses in the client's subnet.
+    /// Its own addresses in the client's subnet; behind a router, in its only one.
     pub addresses: Pair,
     /// Its own addresses in the first backend's subnet.
     pub backend_addresses: Pair,
@@ -112,13 +113,23 @@ impl Lab {
         // A pair shares the address that a single balancer has.
         let hosts: &[_] = match plan.wiring {
             wiring if wiring.is_pair() => &[("lb", LAST_HOST - 1), ("lb2", LAST_HOST)],
+            Wiring::Anycast => &[
+                ("lb", LAST_HOST - 2),
+                ("lb2", LAST_HOST - 1),
+                ("lb3", LAST_HOST),
+            ],
             _ => &[("lb", LB)],
+        };
+        // The client is on the router's other side.
+        let subnet = match plan.wiring {
+            Wiring::Anycast => 1,
+            _ => CLIENT_SUBNET,
         };
         let balancer = |(name, host): &(&str, u8)| {
             anyhow::Ok(Balancer {
                 name: (*name).to_owned(),
                 namespace: create(name)?,
-                addresses: Pair::new(CLIENT_SUBNET, *host),
+                addresses: Pair::new(subnet, *host),
                 backend_addresses: Pair::new(1, *host),
             })
         };
@@ -126,11 +137,16 @@ impl Lab {
             Wiring::Routed => None,
             _ => Some(create("lan")?),
         };
+        let router = match plan.wiring {
+            Wiring::Anycast => Some(create("router")?),
+            _ => None,
+        };
         let mut lab = Self {
             passing: Vec::new(),
             client: create("client")?,
             balancers: hosts.iter().map(balancer).collect::<Result<_>>()?,
             lan,
+            router,
             lb_devices: Vec::new(),
             backends,
             vips,
@@ -159,25 +175,35 @@ impl Lab {
         &self.balancers[0].namespace
     }
 
-    /// All balancers: one, or the pair.
+    /// All balancers: one, the pair, or the three behind the router.
     pub fn balancers(&self) -> &[Balancer] {
         &self.balancers
     }
 
     /// The segment, if there is one: the bridge `bridge`, with a port named for each balancer and
-    /// backend, and `client`. Where there are two, the backends' is the bridge `back`, and a
-    /// balancer's port there is called as that on the first and `-back`.
+    /// backend, and `client` or `router`. Where there are two, the backends' is the bridge `back`,
+    /// and a balancer's port there is called as that on the first and `-back`.
     pub fn lan(&self) -> Option<&Namespace> {
         self.lan.as_ref()
     }
 
-    /// The balancer's NICs: `client`, `be1`, `be2` and so on if routed, `lan` on a segment, and
-    /// `back` on a second.
+    /// The router, if there is one; its NICs are `client` and `lan`.
+    pub fn router(&self) -> Option<&Namespace> {
+        self.router.as_ref()
+    }
+
+    /// The router's addresses on the segment, if there is one.
+    pub fn router_addresses(&self) -> Pair {
+        Pair::new(1, ROUTER)
+    }
+
+    /// The balancer's NICs: `client`, `be1`, `be2` and so on if routed; `lan` on a segment, and
+    /// `back` where there are two.
     pub fn lb_devices(&self) -> &[String] {
         &self.lb_devices
     }
 
-    /// The balancer's addresses in the client's subnet; those that a pair shares.
+    /// The balancer's addresses in the client's subnet; those that a pair shares; the router's.
     pub fn lb_addresses(&self) -> Pair {
         Pair::new(CLIENT_SUBNET, LB)
     }

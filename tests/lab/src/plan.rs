@@ -32,6 +32,11 @@ pub enum Wiring {
     /// As a pair, on two segments: the client on one, the backends on the other, and each
     /// balancer with a NIC at both.
     PairBetween,
+    /// Three balancers on a segment with the backends and a router, which has the client on
+    /// another link, and forwards by flow where it has several ways. It knows no way to the
+    /// VIPs. The backends' default route is the address that a single balancer would have, which
+    /// is the balancers' to share.
+    Anycast,
 }
 
 impl Wiring {

@@ -15,7 +15,9 @@ use crate::{
 const NIC: &str = "eth0";
 /// The first segment's bridge.
 const BRIDGE: &str = "bridge";
-/// The balancer's NIC on a segment.
+/// The router's NIC on the client's side.
+const CLIENT: &str = "client";
+/// The balancer's NIC on a segment, and the router's.
 const LAN: &str = "lan";
 /// The balancer's NIC on the backends' segment, and its bridge, where that is another.
 const BACK: &str = "back";
@@ -87,7 +89,8 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace, wiring: Wiring) -> Result<Wire
             };
             port(bridge_of(nic), &balancer.namespace, nic, &name)?;
             // All backends are in one subnet.
-            let addresses = [balancer.addresses, balancer.backend_addresses];
+            let mut addresses = vec![balancer.addresses, balancer.backend_addresses];
+            addresses.dedup();
             let addresses = match (nic, nics.len()) {
                 (_, 1) => &addresses[..],
                 (BACK, _) => &addresses[1..],
@@ -96,13 +99,27 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace, wiring: Wiring) -> Result<Wire
             balancer.namespace.ip(&up(nic, addresses))?;
             // As a NIC's filter would: XDP on a veth sees what is for others too, while the bridge
             // does not know where they are. One alone must be found before it has spoken.
-            if wiring.is_pair() {
+            if lab.balancers().len() > 1 {
                 lan.ip(&format!("link set {name} type bridge_slave flood off\n"))?;
             }
             passing.push((lan.name().to_owned(), pass.attach(lan, &name)?));
         }
     }
-    port(BRIDGE, lab.client(), NIC, "client")?;
+    match lab.router() {
+        Some(router) => {
+            port(BRIDGE, router, LAN, "router")?;
+            router.ip(&up(LAN, &[lab.router_addresses()]))?;
+            whole_checksums(router, LAN)?;
+            veth(router, CLIENT, lab.client(), NIC)?;
+            router.ip(&up(CLIENT, &[lab.lb_addresses()]))?;
+            for balancer in lab.balancers() {
+                balancer
+                    .namespace
+                    .ip(&default_route(lab.router_addresses()))?;
+            }
+        }
+        None => port(BRIDGE, lab.client(), NIC, "client")?,
+    }
     join(lab.client(), lab.client_addresses(), lab.lb_addresses())?;
     if wiring.is_pair() {
         let Pair { v4, v6 } = Pair::vip(0);
@@ -116,7 +133,7 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace, wiring: Wiring) -> Result<Wire
     }
     hold_vips(lab)?;
     for backend in lab.backends() {
-        answer_directly(backend)?;
+        answer_directly(lab, backend)?;
     }
     Ok(Wired {
         lb_devices: nics.iter().map(|nic| (*nic).to_owned()).collect(),
@@ -145,8 +162,13 @@ fn prepare(lab: &Lab) -> Result<()> {
         ("net/ipv6/conf/all/forwarding", "1"),
         ("net/ipv6/conf/default/forwarding", "1"),
     ];
+    // A router with several ways chooses by addresses and ports, not by addresses alone.
+    const BY_FLOW: &[(&str, &str)] = &[
+        ("net/ipv4/fib_multipath_hash_policy", "1"),
+        ("net/ipv6/fib_multipath_hash_policy", "1"),
+    ];
     // Load opens many connections to one address.
-    const CLIENT: &[(&str, &str)] = &[
+    const OPENS_MANY: &[(&str, &str)] = &[
         ("net/ipv4/ip_local_port_range", "1024 65535"),
         ("net/ipv4/tcp_tw_reuse", "1"),
     ];
@@ -157,7 +179,10 @@ fn prepare(lab: &Lab) -> Result<()> {
     ];
     let backends = lab.backends().iter().map(|backend| &backend.namespace);
     let balancers = lab.balancers().iter().map(|balancer| &balancer.namespace);
-    let both = balancers.clone().chain(backends.clone());
+    let both = balancers
+        .clone()
+        .chain(backends.clone())
+        .chain(lab.router());
     for host in std::iter::once(lab.client()).chain(both) {
         host.sysctl(EVERYWHERE)?;
         host.ip("link set lo up\n")?;
@@ -165,7 +190,11 @@ fn prepare(lab: &Lab) -> Result<()> {
     balancers
         .into_iter()
         .try_for_each(|host| host.sysctl(FORWARD))?;
-    lab.client().sysctl(CLIENT)?;
+    if let Some(router) = lab.router() {
+        router.sysctl(FORWARD)?;
+        router.sysctl(BY_FLOW)?;
+    }
+    lab.client().sysctl(OPENS_MANY)?;
     backends
         .into_iter()
         .try_for_each(|host| host.sysctl(BACKEND))
@@ -191,15 +220,19 @@ fn up(device: &str, addresses: &[Pair]) -> String {
 
 /// Starts the NIC of the client or of a backend, with the balancer as its default route.
 fn join(host: &Namespace, addresses: Pair, gateway: Pair) -> Result<()> {
-    let Pair { v4, v6 } = gateway;
-    host.ip(&format!(
-        "{}route add 0.0.0.0/0 via {v4}\nroute add ::/0 via {v6}\n",
-        up(NIC, &[addresses])
-    ))?;
-    // XDP sends frames on without their unfinished checksums, so the sender finishes them.
+    host.ip(&(up(NIC, &[addresses]) + &default_route(gateway)))?;
+    whole_checksums(host, NIC)
+}
+
+fn default_route(Pair { v4, v6 }: Pair) -> String {
+    format!("route add 0.0.0.0/0 via {v4}\nroute add ::/0 via {v6}\n")
+}
+
+/// XDP sends frames on without their unfinished checksums, so the sender finishes them.
+fn whole_checksums(host: &Namespace, nic: &str) -> Result<()> {
     run(host
         .command("ethtool")
-        .args(["-K", NIC, "tx", "off", "gro", "on"]))
+        .args(["-K", nic, "tx", "off", "gro", "on"]))
 }
 
 fn hold_vips(lab: &Lab) -> Result<()> {
@@ -214,13 +247,16 @@ fn hold_vips(lab: &Lab) -> Result<()> {
 
 /// What the backend sends from a VIP does not go by way of the balancer. What it sends from
 /// its own address does: NAT undoes its rewriting there.
-fn answer_directly(backend: &Backend) -> Result<()> {
+fn answer_directly(lab: &Lab, backend: &Backend) -> Result<()> {
     if backend.vips.is_empty() {
         return Ok(());
     }
     let Pair { v4, v6 } = Pair::new(CLIENT_SUBNET, 0);
+    let via = lab.router().map(|_| lab.router_addresses().both());
+    let via = via.map_or_else(Default::default, |both| both.map(|at| format!("via {at} ")));
     backend.namespace.ip(&format!(
-        "route add {v4}/24 dev {NIC} table {FROM_VIP}\nroute add {v6}/64 dev {NIC} table {FROM_VIP}\n"
+        "route add {v4}/24 {}dev {NIC} table {FROM_VIP}\nroute add {v6}/64 {}dev {NIC} table {FROM_VIP}\n",
+        via[0], via[1]
     ))?;
     for vip in &backend.vips {
         for address in vip.both() {

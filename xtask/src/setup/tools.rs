@@ -39,6 +39,11 @@ const TOOLS: &[Tool] = &[
         "is the other node of a pair that shares addresses",
     ),
     tool(
+        "bird",
+        "bird2",
+        "announces the addresses that several nodes share to a router",
+    ),
+    tool(
         "/usr/lib/postgresql/*/bin/pgbench",
         "postgresql",
         "shows a database behind Weir",
