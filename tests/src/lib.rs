@@ -4,6 +4,7 @@ pub mod agent;
 pub mod conversations;
 pub mod cpu;
 pub mod held;
+pub mod probe;
 pub mod scene;
 pub mod web;
 pub mod wire;

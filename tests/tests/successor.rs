@@ -2,14 +2,16 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
-use lab::retry;
+use lab::{Balancer, Lab, Plan, Wiring, retry};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use weir_tests::{
+    agent::Agent,
     held::{Datagrams, Held},
-    scene::{Scene, Setup},
+    probe::Probe,
+    scene::{ECHO, Scene, Setup},
 };
 
 /// A mode and an algorithm.
@@ -205,17 +207,23 @@ fn what_is_left_can_be_ended() -> Result<()> {
     let mut document: Value = serde_json::from_slice(&first)?;
     document["agent"]["admin"]["socket"] = json!(scene.lab.directory().join("second.sock"));
     fs::write(&config, document.to_string())?;
-    let second = (scene.lab.lb().command(weir_tests::agent::binary()))
-        .args(["agent", "--config"])
-        .arg(&config)
-        .output()?;
-    let text = String::from_utf8(second.stderr)?;
-    ensure!(
-        !second.status.success() && text.contains("an agent that runs has it"),
-        "{text}"
-    );
+    let lb = scene.lab.lb().clone();
+    let refused = || -> Result<String> {
+        let mut second = lb.command(weir_tests::agent::binary());
+        let second = second.args(["agent", "--config"]).arg(&config).output()?;
+        ensure!(!second.status.success());
+        Ok(String::from_utf8(second.stderr)?)
+    };
+    let text = refused()?;
+    ensure!(text.contains("an agent that runs has it"), "{text}");
     let mut held = scene.hold(10)?;
     scene.agent.stop(Signal::SIGKILL)?;
+    held.all_say()?;
+    // One that pins nothing finds the place taken, and is told how to free it.
+    document["agent"]["pin"] = json!("");
+    fs::write(&config, document.to_string())?;
+    let text = refused()?;
+    ensure!(text.contains("`weir detach` ends it"), "{text}");
     held.all_say()?;
     let (success, text) = detach(&scene)?;
     ensure!(success && text.contains("detached (native)"), "{text}");
@@ -235,6 +243,8 @@ fn agents_that_die_young_harm_nobody() -> Result<()> {
         ..Setup::default()
     })?;
     let talks = scene.talk(20)?;
+    let target = scene.target(ECHO);
+    let probe = Probe::start(scene.lab.client(), target, Duration::from_millis(2))?;
     scene.agent.stop(Signal::SIGKILL)?;
     for millis in (60..600).step_by(60) {
         scene.agent.launch_again()?;
@@ -243,7 +253,12 @@ fn agents_that_die_young_harm_nobody() -> Result<()> {
     }
     scene.agent.start_again()?;
     let report = talks.finish()?;
-    println!("the slowest answer took {:?}", report.longest);
+    let outage = probe.finish()?;
+    println!(
+        "the slowest answer took {:?}; {} of {} datagrams were lost",
+        report.longest, outage.lost, outage.sent
+    );
+    ensure!(outage.lost == 0, "{outage:?}");
     ensure!(report.failures.is_empty(), "{:?}", report.failures);
     one_data_path(&scene)
 }
@@ -288,6 +303,33 @@ fn interfaces_go_and_come() -> Result<()> {
         ("generic", "native")
     );
     one_data_path(&scene)
+}
+
+/// An interface's index means another one in another network namespace: what was left there is
+/// ended, and not taken for this one's.
+#[test]
+fn another_namespace_is_another_place() -> Result<()> {
+    let lab = Lab::new(&Plan {
+        wiring: Wiring::Pair,
+        ..Plan::default()
+    })?;
+    let [here, there] = lab.balancers() else {
+        bail!("a pair is two");
+    };
+    let attached = |balancer: &Balancer| -> Result<bool> {
+        let mut ip = balancer.namespace.command("ip");
+        let output = ip.args(["-details", "link", "show", "lan"]).output()?;
+        Ok(String::from_utf8(output.stdout)?.contains("prog/xdp"))
+    };
+    let mut first = Agent::start_at(&lab, here, &json!({}))?;
+    first.stop(Signal::SIGKILL)?;
+    let mut second = Agent::start_at(&lab, there, &json!({}))?;
+    second.stop(Signal::SIGTERM)?;
+    second.configure(|document| document["agent"]["pin"] = json!(first.pins()))?;
+    ensure!(attached(here)? && !attached(there)?);
+    second.start_again()?;
+    ensure!(!attached(here)? && attached(there)?, "{}", second.log());
+    Ok(())
 }
 
 /// A link for each interface is pinned, and the maps of one program.

@@ -1,6 +1,9 @@
 //! Putting the program on interfaces.
 
-use std::fs;
+use std::{
+    fs,
+    io::{self, ErrorKind},
+};
 
 use anyhow::{Context, bail};
 use aya::{
@@ -78,6 +81,7 @@ pub(crate) fn attach(
     };
     let program = loader::xdp(ebpf, loader::PROGRAM)?.info()?.id();
     let maps = loader::map_ids(ebpf)?;
+    pins.leave_other_namespaces(stamp)?;
     // First: a link may be the last thing that this agent does.
     pins.pin_maps(program, maps, stamp)
         .context("pinning maps")?;
@@ -162,6 +166,23 @@ impl Place<'_> {
 
     /// In the place of what an earlier agent has left in this mode; or anew.
     fn put(&mut self, mode: XdpMode) -> anyhow::Result<()> {
+        let put = self.try_put(mode);
+        put.map_err(|error| {
+            let busy = (error
+                .chain()
+                .filter_map(|cause| cause.downcast_ref::<io::Error>()))
+            .any(|cause| cause.kind() == ErrorKind::ResourceBusy);
+            match busy {
+                true => error.context(
+                    "another XDP program is there; if it is of an agent that died, `weir detach` \
+                     ends it",
+                ),
+                false => error,
+            }
+        })
+    }
+
+    fn try_put(&mut self, mode: XdpMode) -> anyhow::Result<()> {
         let (word, other) = match mode {
             XdpMode::Skb => ("generic", "native"),
             _ => ("native", "generic"),

@@ -399,9 +399,9 @@ impl Drop for DataPlane {
 fn pins(pin: &Pin, options: &Options) -> anyhow::Result<(Pins, Stamp)> {
     let directory = &pin.directory;
     let pins = Pins::open(directory);
-    let pins = pins.with_context(|| format!("pinning to {}", directory.display()))?;
+    let pins = pins.with_context(|| format!("`agent.pin`, {}", directory.display()))?;
     let sources = apply::sources(&pin.source_addresses, &pin.peer_source_addresses);
-    let stamp = Stamp::new(options.hash_key, &sources, options.limits);
+    let stamp = Stamp::new(options.hash_key, &sources, options.limits)?;
     Ok((pins, stamp))
 }
 

@@ -5,11 +5,10 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::{Result, ensure};
 use lb_userspace::ha::Role;
 use nix::sys::signal::Signal;
-use weir_tests::{agent::Agent, conversations::Conversations};
+use weir_tests::{agent::Agent, conversations::Conversations, probe::Probe};
 
 use crate::{
     capture::Capture,
-    probe::Probe,
     scene::{Scene, bound, every, groups, wait_for_role},
 };
 
@@ -41,7 +40,7 @@ fn fails(failure: Failure, millis: u64) -> Result<()> {
     let pause = Duration::from_millis(10);
     let client = scene.lab.client();
     let held = [true, false].map(|v4| Conversations::start(client, scene.vip(v4), 5, pause));
-    let probes = [true, false].map(|v4| Probe::start(client, scene.vip(v4)));
+    let probes = [true, false].map(|v4| Probe::start(client, scene.vip(v4), pause));
 
     std::thread::sleep(Duration::from_millis(millis * 2));
     match failure {

@@ -4,7 +4,6 @@ mod capture;
 mod failover;
 mod keepalived;
 mod priority;
-mod probe;
 mod routes;
 mod scene;
 mod split;

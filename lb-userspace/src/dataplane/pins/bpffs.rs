@@ -29,8 +29,9 @@ pub(super) fn ensure(directory: &Path) -> anyhow::Result<()> {
         );
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), PLACE, Some("bpf"), flags, Some("mode=0700"))
-        .with_context(|| format!("mounting a BPF file system at {PLACE}"))?;
+    mount(Some("bpf"), PLACE, Some("bpf"), flags, Some("mode=0700")).with_context(|| {
+        format!("mounting a BPF file system at {PLACE} (with \"\" nothing is pinned)")
+    })?;
     tracing::info!("mounted a BPF file system at {PLACE}");
     Ok(())
 }

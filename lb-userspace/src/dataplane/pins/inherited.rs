@@ -101,6 +101,9 @@ impl Inherited {
                 own.layout
             );
         }
+        if stamp.namespace != own.namespace {
+            bail!("it was of another network namespace");
+        }
         let shapes = [&OF_ONE_SIZE[..], &FLOWS, &TRANSLATIONS, &BY_SERVICE];
         let shapes = shapes.into_iter().chain([&BY_BACKEND[..], &READ]);
         for (name, key, value) in shapes.flatten() {

@@ -173,8 +173,26 @@ impl Pins {
         ifindex: u32,
         mode: &str,
     ) -> anyhow::Result<()> {
-        let link = FdLink::try_from(link).context("this kernel has no links that last")?;
+        let link = FdLink::try_from(link).context(
+            "this kernel's XDP has no links that last (Linux 5.9 has): set `agent.pin` to \"\"",
+        )?;
         self.fresh.push(link.pin(self.link_path(ifindex, mode))?);
+        Ok(())
+    }
+
+    /// Detaches what an earlier agent has left in another network namespace, where an interface's
+    /// index means another one. That one's namespace may be gone, with its interfaces.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn leave_other_namespaces(&self, own: &Stamp) -> anyhow::Result<()> {
+        for link in self.links()? {
+            let stamp = Stamp::read(&self.maps_of(link.program));
+            if stamp.is_ok_and(|stamp| stamp.namespace != own.namespace) {
+                fs::remove_file(&link.path)?;
+            }
+        }
         Ok(())
     }
 

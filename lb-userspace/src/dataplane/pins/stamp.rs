@@ -1,6 +1,6 @@
 //! What a later agent must have in common with an earlier one to understand its maps.
 
-use std::{net::IpAddr, path::Path};
+use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Context as _;
 use aya::maps::MapData;
@@ -25,23 +25,32 @@ pub(crate) struct Stamp {
     /// Not the key itself: nothing needs it here.
     pub(super) hash_key: u64,
     pub(super) sources: u64,
+    /// The network namespace that the links are in.
+    pub(super) namespace: u64,
     pub(super) limits: Limits,
 }
 
 /// Words of the map.
-const WORDS: u32 = 6;
+const WORDS: u32 = 7;
 
 impl Stamp {
-    /// This agent's. `sources`: addresses in the order of their indexes.
-    pub(crate) fn new(hash_key: [u64; 2], sources: &[IpAddr], limits: Limits) -> Self {
+    /// This agent's, which runs in the network namespace of the calling thread. `sources`:
+    /// addresses in the order of their indexes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn new(hash_key: [u64; 2], sources: &[IpAddr], limits: Limits) -> io::Result<Self> {
+        let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
         let sources = sources.iter().map(|at| identity_at(*at, 0));
         let fold = |all, one| HashKey([all, one]).flow(IPV6, &[0; 2], &[0; 2], 0, 0);
-        Self {
+        Ok(Self {
             layout: LAYOUT,
             hash_key: fold(hash_key[0], hash_key[1]),
             sources: sources.fold(0, fold),
+            namespace,
             limits,
-        }
+        })
     }
 
     /// Pins it.
@@ -58,7 +67,7 @@ impl Stamp {
         } = self.limits;
         let limits = [services, backends, flows].map(u64::from);
         let all = [self.layout, self.hash_key, self.sources].into_iter();
-        for (index, word) in (0..).zip(all.chain(limits)) {
+        for (index, word) in (0..).zip(all.chain(limits).chain([self.namespace])) {
             words.write(index, &word);
         }
         Ok(map.pin(directory.join(NAME))?)
@@ -77,6 +86,7 @@ impl Stamp {
             layout: words.read(0),
             hash_key: words.read(1),
             sources: words.read(2),
+            namespace: words.read(6),
             limits: Limits {
                 services: limit(3),
                 backends: limit(4),

@@ -1,4 +1,4 @@
-//! What a client sees of a failure: a datagram each ten milliseconds, answered or not.
+//! What a client sees of a failure: a datagram each few milliseconds, answered or not.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -13,10 +13,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use lab::Namespace;
 
-const EVERY: Duration = Duration::from_millis(10);
-
 /// A client that goes on asking.
-pub(crate) struct Probe {
+pub struct Probe {
     stop: Arc<AtomicBool>,
     sender: JoinHandle<Vec<Instant>>,
     receiver: JoinHandle<Vec<usize>>,
@@ -24,17 +22,22 @@ pub(crate) struct Probe {
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) struct Outage {
+pub struct Outage {
     /// The longest time between two datagrams that were answered, less the usual.
-    pub(crate) longest: Duration,
+    pub longest: Duration,
     /// Datagrams that were not answered.
-    pub(crate) lost: usize,
-    pub(crate) sent: usize,
+    pub lost: usize,
+    /// All datagrams.
+    pub sent: usize,
 }
 
 impl Probe {
-    /// From one port, to an echo server behind the target.
-    pub(crate) fn start(from: &Namespace, target: SocketAddr) -> Result<Self> {
+    /// From one port, to an echo server behind the target, one each time that `every` has passed.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub fn start(from: &Namespace, target: SocketAddr, every: Duration) -> Result<Self> {
         let socket = from.run(|| {
             let any: SocketAddr = if target.is_ipv4() {
                 ([0; 4], 0).into()
@@ -56,7 +59,7 @@ impl Probe {
                 // While there is no way, the kernel says so: as good as a loss.
                 let _ = socket.send(sent.len().to_string().as_bytes());
                 sent.push(Instant::now());
-                std::thread::sleep(EVERY);
+                std::thread::sleep(every);
             }
             sent
         });
@@ -68,7 +71,11 @@ impl Probe {
     }
 
     /// Stops, once late answers have come.
-    pub(crate) fn finish(self) -> Result<Outage> {
+    ///
+    /// # Errors
+    ///
+    /// A thread panicked.
+    pub fn finish(self) -> Result<Outage> {
         std::thread::sleep(Duration::from_millis(200));
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sender.join().ok().context("the sender panicked")?;
