@@ -1,15 +1,22 @@
-//! `bpf(2)` itself, for what aya does not offer: many map entries in one call, and removing
-//! from a map of maps.
+//! `bpf(2)` itself, for what aya does not offer: many map entries in one call, removing from a map
+//! of maps, and detaching at once.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use lb_common::abi::Plain;
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 
@@ -38,11 +45,36 @@ struct ElementAttributes {
     flags: u64,
 }
 
+/// The member of `union bpf_attr` for pinned objects.
+#[repr(C)]
+#[derive(Default)]
+struct ObjectAttributes {
+    pathname: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// The member of `union bpf_attr` for detaching (Linux 5.9).
+#[repr(C)]
+struct DetachAttributes {
+    link_fd: u32,
+}
+
 /// # Safety
 ///
 /// `attributes` is the member of `union bpf_attr` that `command` wants, and the buffers that
 /// it names are as large as the command and the map make them.
 unsafe fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<()> {
+    // SAFETY: by the caller's promise.
+    unsafe { bpf_fd(command, attributes) }.map(drop)
+}
+
+/// What the command returns.
+///
+/// # Safety
+///
+/// As [`bpf`].
+unsafe fn bpf_fd<A>(command: libc::c_long, attributes: &mut A) -> io::Result<RawFd> {
     // SAFETY: by the caller's promise; the kernel reads and writes `attributes` in its size.
     let result = unsafe {
         libc::syscall(
@@ -53,9 +85,29 @@ unsafe fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<()> {
         )
     };
     match result {
-        0 => Ok(()),
+        0.. => Ok(result as RawFd),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Detaches a pinned link, at once: without this it goes some time after its last reference.
+///
+/// # Errors
+///
+/// The kernel's, in particular where there is no such link.
+pub(crate) fn detach_link(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut object = ObjectAttributes {
+        pathname: path.as_ptr() as u64,
+        ..ObjectAttributes::default()
+    };
+    // SAFETY: a path that ends in zero; what is returned is a descriptor of our own.
+    let link = unsafe { OwnedFd::from_raw_fd(bpf_fd(BPF_OBJ_GET, &mut object)?) };
+    let mut detach = DetachAttributes {
+        link_fd: link.as_raw_fd() as u32,
+    };
+    // SAFETY: the kernel refuses what is no link.
+    unsafe { bpf(BPF_LINK_DETACH, &mut detach) }
 }
 
 /// Writes `values[i]` under `keys[i]`. For a map of maps the kernel waits for running

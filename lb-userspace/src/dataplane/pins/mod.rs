@@ -32,6 +32,8 @@ use aya::{
 };
 use serde::Serialize;
 
+use super::batch;
+
 pub(crate) use self::{
     inherited::{Inherited, InheritedRing, mark},
     stamp::Stamp,
@@ -43,8 +45,8 @@ const NAME: usize = 15;
 /// The directory, which no other agent has while this lives.
 pub(crate) struct Pins {
     directory: PathBuf,
-    /// Links that were made for this agent, which hold as long as there is a descriptor or a pin.
-    fresh: Vec<PinnedLink>,
+    /// Links that were made for this agent: they stay though somebody removes the pin.
+    fresh: Vec<(PathBuf, PinnedLink)>,
     _lock: File,
 }
 
@@ -149,14 +151,13 @@ impl Pins {
         XdpLink::try_from(FdLink::from(link)).ok()
     }
 
-    /// Forgets the link to an interface in a mode: it is detached as soon as nobody has a
-    /// descriptor of it. Whether there was one.
+    /// Ends the link to an interface in a mode. Whether there was one.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub(crate) fn unlink(&self, ifindex: u32, mode: &str) -> io::Result<bool> {
-        match fs::remove_file(self.link_path(ifindex, mode)) {
+        match end(&self.link_path(ifindex, mode)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             result => result.map(|()| true),
         }
@@ -176,7 +177,9 @@ impl Pins {
         let link = FdLink::try_from(link).context(
             "this kernel's XDP has no links that last (Linux 5.9 has): set `agent.pin` to \"\"",
         )?;
-        self.fresh.push(link.pin(self.link_path(ifindex, mode))?);
+        let path = self.link_path(ifindex, mode);
+        let link = link.pin(&path)?;
+        self.fresh.push((path, link));
         Ok(())
     }
 
@@ -190,7 +193,7 @@ impl Pins {
         for link in self.links()? {
             let stamp = Stamp::read(&self.maps_of(link.program));
             if stamp.is_ok_and(|stamp| stamp.namespace != own.namespace) {
-                fs::remove_file(&link.path)?;
+                end(&link.path)?;
             }
         }
         Ok(())
@@ -223,8 +226,8 @@ impl Pins {
 
     /// Takes back what was pinned for a program that was not attached after all.
     pub(crate) fn take_back(&mut self) {
-        for link in self.fresh.drain(..) {
-            complain(link.unpin().map(drop));
+        for (path, _) in self.fresh.drain(..) {
+            complain_of(end(&path).map_err(Into::into));
         }
         complain_of(self.remove_unused(&BTreeSet::new(), false));
     }
@@ -239,7 +242,7 @@ impl Pins {
         let mut used = BTreeSet::new();
         for link in self.links()? {
             match links_too && !interfaces.contains(&link.ifindex) {
-                true => fs::remove_file(&link.path)?,
+                true => end(&link.path)?,
                 false => _ = used.insert(self.maps_of(link.program)),
             }
         }
@@ -253,7 +256,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes everything: links that nobody else holds are detached.
+    /// Removes everything, and detaches all links.
     ///
     /// # Errors
     ///
@@ -313,13 +316,18 @@ fn lock(directory: &Path) -> anyhow::Result<Option<File>> {
     Ok(is_same.then_some(file))
 }
 
+/// Detaches a pinned link, and removes the pin.
+fn end(link: &Path) -> io::Result<()> {
+    match batch::detach_link(link) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
+        // One whose interface is gone has nothing to be detached from.
+        _ => fs::remove_file(link),
+    }
+}
+
 /// What the kernel calls a map.
 fn kernel_name(map: &str) -> &str {
     &map[..map.len().min(NAME)]
-}
-
-fn complain(result: io::Result<()>) {
-    complain_of(result.map_err(Into::into));
 }
 
 fn complain_of(result: anyhow::Result<()>) {
