@@ -177,6 +177,8 @@ pub enum Condition {
     Draining,
     /// Nothing: its flows are lost.
     Dead,
+    /// Nothing, and it has had nothing: it has never been seen alive.
+    Absent,
 }
 
 impl DesiredBackend {

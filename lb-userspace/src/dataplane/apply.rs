@@ -301,12 +301,11 @@ impl Applied {
             }
         });
         let tick = clock::tick().context("reading the clock")?;
-        let dead = |id| backends.is_dead(id);
-        rings.set(wanted, |pool| backends.members(pool), tick, dead)?;
+        let lost = |id, silent| backends.is_lost(id, silent);
+        rings.set(wanted, |pool| backends.members(pool), tick, lost)?;
         for name in buried {
-            if is_silent(&desired.services[name]) {
-                rings.bury(name, dead);
-            }
+            let silent = is_silent(&desired.services[name]);
+            rings.bury(name, |id| lost(id, silent));
         }
         for (_, name) in affected {
             let ring = (rings.word(name), rings.base_hashed_ports(name));

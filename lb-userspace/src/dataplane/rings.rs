@@ -43,7 +43,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) remember: Remember,
     /// [`lb_common::abi::Service::hashed_ports`].
     pub(crate) hashed_ports: u32,
-    /// Whether connections of the dead go on elsewhere.
+    /// Whether connections of all that are dead go on elsewhere.
     pub(crate) silent: bool,
 }
 
@@ -130,7 +130,7 @@ impl Rings {
         wanted: impl Iterator<Item = Wanted<'a>>,
         members: impl Fn(&str) -> Vec<Member>,
         now: u32,
-        dead: impl Fn(u32) -> bool,
+        lost: impl Fn(u32, bool) -> bool,
     ) -> anyhow::Result<()> {
         let mut tables: Option<Tables> = None;
         for wanted in wanted {
@@ -146,7 +146,7 @@ impl Rings {
             let log2 = maglev::log2_slots(tables.members.len());
             let owners = tables.get(wanted.in_turns, log2);
             match old {
-                Some(old) if old.log2_slots() >= log2 => old.change(&wanted, &owners, now, &dead),
+                Some(old) if old.log2_slots() >= log2 => old.change(&wanted, &owners, now, &lost),
                 old => {
                     let inherited = self.inherited.remove(wanted.service);
                     let (ring, hashed_ports) = match (old, inherited) {
@@ -165,7 +165,7 @@ impl Rings {
                     };
                     let mut ring = ServiceRing::new(&mut self.segments, ring, hashed_ports)
                         .with_context(|| format!("making the ring of {}", wanted.service))?;
-                    ring.change(&wanted, &owners, now, &dead);
+                    ring.change(&wanted, &owners, now, &lost);
                     self.put(wanted.service, ring);
                 }
             }
@@ -203,10 +203,10 @@ impl Rings {
         Ok(words)
     }
 
-    /// Has unremembered connections of the dead go on to another backend.
-    pub(crate) fn bury(&mut self, service: &str, dead: impl Fn(u32) -> bool) {
+    /// Has unremembered connections of the lost go on to another backend.
+    pub(crate) fn bury(&mut self, service: &str, lost: impl Fn(u32) -> bool) {
         if let Some(ring) = self.by_service.get_mut(service) {
-            ring.bury(dead);
+            ring.bury(lost);
         }
     }
 
@@ -283,7 +283,7 @@ impl ServiceRing {
         wanted: &Wanted<'_>,
         owners: &[u32],
         now: u32,
-        dead: &impl Fn(u32) -> bool,
+        lost: &impl Fn(u32, bool) -> bool,
     ) {
         let hash_changes = self.hashed_ports != wanted.hashed_ports;
         let (ring, mut write) = self.writing();
@@ -292,9 +292,7 @@ impl ServiceRing {
             ring.rehash(now, &mut write);
         }
         ring.change(owners, now, &mut write);
-        if wanted.silent {
-            ring.bury(dead, &mut write);
-        }
+        ring.bury(|id| lost(id, wanted.silent), &mut write);
         drop(write);
         self.table = owners.len();
         self.hashed_ports = wanted.hashed_ports;
@@ -308,9 +306,9 @@ impl ServiceRing {
         }
     }
 
-    fn bury(&mut self, dead: impl Fn(u32) -> bool) {
+    fn bury(&mut self, lost: impl Fn(u32) -> bool) {
         let (ring, write) = self.writing();
-        ring.bury(dead, write);
+        ring.bury(lost, write);
     }
 
     /// The ring, and what writes its changes where packets see them.

@@ -59,6 +59,9 @@ pub struct Served {
     pub usable: bool,
     /// Whether a backend passes its checks, or has none, be it drained.
     pub healthy: bool,
+    /// Whether all backends have been checked. Until then their share of the table is not what it
+    /// is on nodes that know them.
+    pub checked: bool,
 }
 
 /// Why a group was not handed over.

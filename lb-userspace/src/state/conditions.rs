@@ -18,6 +18,8 @@ pub(super) struct Conditions {
     pub(super) down: bool,
     /// Whether a backend that passes its checks has flows, or may be given some.
     pub(super) healthy: bool,
+    /// Whether all that are to be used have been checked.
+    pub(super) checked: bool,
 }
 
 /// Decides for a pool. Before its first check a backend is used where nobody is known to be
@@ -60,18 +62,22 @@ pub(super) fn conditions(
         (None, Health::Unknown) if some_healthy => Condition::Draining,
         (None, Health::Unknown) => Condition::InUse,
         (None, Health::Unhealthy) if below_floor => Condition::InUse,
-        (None, Health::Unhealthy) => Condition::Dead,
+        (None, Health::Unhealthy) if verdicts.lived(name, backend) => Condition::Dead,
+        // Its slots were never its own: on another node they may long have been the next one's.
+        (None, Health::Unhealthy) => Condition::Absent,
     };
     let backends = pool.backends.keys();
     let backends: BTreeMap<_, _> = backends
         .map(|name| (name.clone(), condition(name)))
         .collect();
-    let passes =
-        |(name, is): (&String, _)| is != &Condition::Dead && health(name) == Health::Healthy;
+    let passes = |(name, is): (&String, &Condition)| {
+        *is != Condition::Dead && health(name) == Health::Healthy
+    };
     Conditions {
         healthy: backends.iter().any(passes),
         backends,
         below_floor,
+        checked: !some_unknown,
         down: some_failed && !some_healthy && !some_unknown,
     }
 }
@@ -81,22 +87,21 @@ mod tests {
     use super::*;
     use crate::{config::from_toml, health::Change};
 
+    /// What was said of a backend, the first first.
+    type History = &'static [Health];
+
     /// A pool of backends a, b, c and so on with these weights, and what is known of each.
-    fn decide(settings: &str, backends: &[(u16, Option<bool>)]) -> (Vec<Condition>, bool, bool) {
+    fn decide(settings: &str, backends: &[(u16, History)]) -> (Vec<Condition>, bool, bool) {
         let mut text = format!("{settings}\nhealth_check = {{ type = \"tcp\" }}\n[backends]\n");
         let mut verdicts = Verdicts::default();
-        for (name, (number, (weight, healthy))) in ('a'..).zip(backends.iter().enumerate()) {
+        for (name, (number, (weight, history))) in ('a'..).zip(backends.iter().enumerate()) {
             let host = number + 1;
             text += &format!("{name} = {{ address = \"10.0.0.{host}:80\", weight = {weight} }}\n");
-            if let Some(healthy) = *healthy {
+            for &health in *history {
                 let change = Change {
                     pool: "p".into(),
                     backend: name.into(),
-                    health: if healthy {
-                        Health::Healthy
-                    } else {
-                        Health::Unhealthy
-                    },
+                    health,
                     reason: String::new(),
                 };
                 verdicts.note(change, ([10, 0, 0, 1], 80).into());
@@ -111,14 +116,25 @@ mod tests {
         )
     }
 
-    use Condition::{Dead, Draining, InUse};
-    const UP: Option<bool> = Some(true);
-    const DOWN: Option<bool> = Some(false);
+    use Condition::{Absent, Dead, Draining, InUse};
+    const UP: History = &[Health::Healthy];
+    const DOWN: History = &[Health::Healthy, Health::Unhealthy];
+    const NEVER_UP: History = &[Health::Unhealthy];
+    const UNKNOWN: History = &[];
 
     #[test]
     fn the_failed_leave() {
         let found = decide("", &[(100, UP), (100, DOWN), (100, UP)]);
         assert_eq!(found, (vec![InUse, Dead, InUse], false, false));
+    }
+
+    #[test]
+    fn who_never_came_has_nothing_to_lose() {
+        let found = decide("", &[(100, UP), (100, NEVER_UP)]);
+        assert_eq!(found.0, [InUse, Absent]);
+        const BACK_AND_GONE: History = &[Health::Unhealthy, Health::Healthy, Health::Unhealthy];
+        let found = decide("", &[(100, UP), (100, BACK_AND_GONE)]);
+        assert_eq!(found.0, [InUse, Dead]);
     }
 
     #[test]
@@ -141,9 +157,9 @@ mod tests {
 
     #[test]
     fn newcomers_wait_for_their_check_where_others_work() {
-        let found = decide("", &[(100, None), (100, None)]);
+        let found = decide("", &[(100, UNKNOWN), (100, UNKNOWN)]);
         assert_eq!(found, (vec![InUse, InUse], false, false));
-        let found = decide("", &[(100, UP), (100, None)]);
+        let found = decide("", &[(100, UP), (100, UNKNOWN)]);
         assert_eq!(found, (vec![InUse, Draining], false, false));
     }
 

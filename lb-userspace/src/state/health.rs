@@ -21,6 +21,8 @@ pub(super) struct Verdicts(BTreeMap<String, BTreeMap<String, Verdict>>);
 struct Verdict {
     address: SocketAddr,
     health: Health,
+    /// Whether it has ever been seen healthy.
+    lived: bool,
     reason: String,
     since: SystemTime,
 }
@@ -29,11 +31,14 @@ impl Verdicts {
     /// Notes a verdict on the backend that is at an address now.
     pub(super) fn note(&mut self, change: Change, address: SocketAddr) {
         let pool = self.0.entry(change.pool).or_default();
+        let before = pool.get(&change.backend);
+        let lived = change.health == Health::Healthy || before.is_some_and(|last| last.lived);
         pool.insert(
             change.backend,
             Verdict {
                 address,
                 health: change.health,
+                lived,
                 reason: change.reason,
                 since: SystemTime::now(),
             },
@@ -49,7 +54,7 @@ impl Verdicts {
                 let at = (config.address.ip(), config.address.port());
                 let health = match dataplane.inherited(name, backend, at) {
                     Some(Condition::InUse) => Health::Healthy,
-                    Some(Condition::Dead) => Health::Unhealthy,
+                    Some(Condition::Dead | Condition::Absent) => Health::Unhealthy,
                     Some(Condition::Draining) | None => continue,
                 };
                 let change = Change {
@@ -59,6 +64,11 @@ impl Verdicts {
                     reason: "as the agent before this one saw it".to_owned(),
                 };
                 self.note(change, config.address);
+                let verdicts = self.0.get_mut(name);
+                if let Some(verdict) = verdicts.and_then(|all| all.get_mut(backend)) {
+                    // It may have had connections then.
+                    verdict.lived = true;
+                }
             }
         }
     }
@@ -104,6 +114,12 @@ impl Verdicts {
     pub(super) fn health(&self, pool: &str, backend: &str) -> Health {
         let verdict = self.0.get(pool).and_then(|pool| pool.get(backend));
         verdict.map_or(Health::Unknown, |verdict| verdict.health)
+    }
+
+    /// Whether a backend has ever been seen healthy.
+    pub(super) fn lived(&self, pool: &str, backend: &str) -> bool {
+        let verdict = self.0.get(pool).and_then(|pool| pool.get(backend));
+        verdict.is_some_and(|verdict| verdict.lived)
     }
 
     /// For people.

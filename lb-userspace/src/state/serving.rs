@@ -53,6 +53,9 @@ impl Owner {
         Some(Served {
             address: service.address,
             usable: service.pools().any(takes_flows),
+            checked: service
+                .pools()
+                .all(|pool| conditions(pool).is_some_and(|is| is.checked)),
             healthy: (service.pools()).any(|pool| conditions(pool).is_some_and(|is| is.healthy)),
         })
     }

@@ -214,9 +214,16 @@ impl Scene {
                 let address = SocketAddr::new(address, port);
                 (be.name.clone(), json!({ "address": address }))
             });
+            let mut backends: BTreeMap<String, Value> = backends.collect();
+            // It has never been there: nobody listens.
+            let nowhere = self.lab.backends()[0].addresses.both()[usize::from(!v4)];
+            let nowhere = SocketAddr::new(nowhere, port + 100);
+            if mode != "dsr" {
+                backends.insert("nowhere".to_owned(), json!({ "address": nowhere }));
+            }
             let check = json!({ "type": "tcp", "interval": "1s", "rise": 1, "fall": 3 });
             document["pools"][&name] = json!({
-                "backends": backends.collect::<BTreeMap<String, Value>>(), "health_check": check,
+                "backends": backends, "health_check": check,
             });
             document["services"][&name] = json!({
                 "address": self.vip(v4), "port": port, "protocol": "tcp", "mode": mode,

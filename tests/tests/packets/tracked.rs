@@ -125,6 +125,31 @@ fn moves(world: &mut World, kind: Kind) -> Result<()> {
     go(world, BASE, "a SYN on numbers in use", from(new).opening())
 }
 
+/// It has never been seen alive: on another node its slots may long have been the next one's.
+#[test]
+fn flows_of_what_was_never_there_are_not_reset() -> Result<()> {
+    let kinds = || without_memory(Protocol::Tcp);
+    let change = |world: &mut World| {
+        let all = kinds().map(|kind| {
+            add_current(world, kind)?;
+            Ok((kind, moved(world, kind)?[0]))
+        });
+        let all = all.collect::<Result<Vec<_>>>()?;
+        Ok((world.desired.clone(), all))
+    };
+    let (desired, clients) = World::with(several(kinds(), &[BASE]), change)?;
+    // A table that begins with both.
+    World::with(desired, |world| {
+        for (kind, client) in clients {
+            let packet = || kind.request().between(client, kind.vip());
+            goes_to(world, kind, CURRENT, "its slot", packet())?;
+            condition(world, kind, NEW, Condition::Absent)?;
+            goes_to(world, kind, BASE, "it never was there", packet())?;
+        }
+        Ok(())
+    })
+}
+
 fn condition(world: &mut World, kind: Kind, name: &str, condition: Condition) -> Result<()> {
     world.apply(|desired| {
         let pool = desired.pools.get_mut(&kind.name());

@@ -33,6 +33,8 @@ pub(crate) struct Backends {
     /// Whether the addresses are others than when this was last asked for.
     moved: bool,
     dead: BTreeSet<u32>,
+    /// Of them, those that have never been seen alive.
+    absent: BTreeSet<u32>,
     /// Removed, and kept for the flows that they still have: until when at least.
     retired: BTreeMap<u32, Instant>,
     /// Ids that an earlier agent had given out, by [`mark`].
@@ -67,6 +69,7 @@ impl Backends {
             by_address: HashMap::new(),
             moved: false,
             dead: BTreeSet::new(),
+            absent: BTreeSet::new(),
             retired: BTreeMap::new(),
             inherited: HashMap::new(),
         }
@@ -184,6 +187,12 @@ impl Backends {
     /// Those that have failed.
     pub(crate) fn dead(&self) -> impl Iterator<Item = u32> {
         self.dead.iter().copied()
+    }
+
+    /// Whether nobody of a backend's slots is to be told that it has failed: it has never been
+    /// seen alive, or `silent` says so of all that have failed.
+    pub(crate) fn is_lost(&self, id: u32, silent: bool) -> bool {
+        self.absent.contains(&id) || silent && self.is_dead(id)
     }
 
     /// Whether a backend has failed.

@@ -182,8 +182,12 @@ impl Backends {
                 .write(id, &entry(&known.key, backend, to.next_hops));
         }
         match backend.condition {
-            Condition::Dead => self.dead.insert(id),
+            Condition::Dead | Condition::Absent => self.dead.insert(id),
             _ => self.dead.remove(&id),
+        };
+        match backend.condition {
+            Condition::Absent => self.absent.insert(id),
+            _ => self.absent.remove(&id),
         };
     }
 
@@ -207,6 +211,7 @@ impl Backends {
             .filter_map(|id| {
                 maps.backends.write(id, &NOBODY);
                 self.dead.remove(&id);
+                self.absent.remove(&id);
                 self.ids.give_back(id, seen, Duration::ZERO);
                 let key = self.by_id.remove(&id)?.key;
                 if let Some(ids) = self.by_address.get_mut(&key.address) {
@@ -248,7 +253,7 @@ const NOBODY: Backend = Backend {
 fn entry(key: &BackendKey, backend: &DesiredBackend, next_hops: &NextHops) -> Backend {
     let (address, family) = to_abi(key.address);
     let flags = match (backend.condition, backend.takes_flows()) {
-        (Condition::Dead, _) => backend_flags::DEAD,
+        (Condition::Dead | Condition::Absent, _) => backend_flags::DEAD,
         (_, true) => backend_flags::ALIVE,
         (_, false) => 0,
     };

@@ -1,6 +1,9 @@
 //! Which VIPs this node announces, and why not the others.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::super::Serving;
 use crate::config::{
@@ -15,31 +18,42 @@ pub(super) struct Decision {
     pub(super) reason: String,
 }
 
-/// Decides about every VIP. `obstacle`: why this node can serve nothing.
+/// Decides about every VIP. `obstacle`: why this node can serve nothing. `begun`: VIPs whose
+/// backends have all been checked once; newcomers are added.
 pub(super) fn decide(
     ha: &Ha,
     routes: &Routes,
     serving: &Serving,
     obstacle: Option<&str>,
+    begun: &mut BTreeSet<IpAddr>,
 ) -> BTreeMap<IpAddr, Decision> {
     let mut services: BTreeMap<IpAddr, Vec<(&str, bool)>> = BTreeMap::new();
     for vip in routes.vips.iter().flatten() {
         services.entry(*vip).or_default();
     }
+    let mut unchecked: BTreeMap<IpAddr, &str> = BTreeMap::new();
     for (name, service) in serving.iter() {
         if ha.is_announced(service.address) {
+            if !service.checked {
+                unchecked.insert(service.address, name);
+            }
             let of_vip = services.entry(service.address).or_default();
             of_vip.push((name, service.healthy));
         }
     }
-    let decide = |(vip, services): (IpAddr, Vec<(&str, bool)>)| {
-        let (announce, reason) = match obstacle {
-            Some(obstacle) => (false, obstacle.to_owned()),
-            None => judge(routes.announce, &services),
+    let mut decide = |(vip, services): (IpAddr, Vec<(&str, bool)>)| {
+        let waits = unchecked.get(&vip).filter(|_| !begun.contains(&vip));
+        if waits.is_none() && !services.is_empty() {
+            begun.insert(vip);
+        }
+        let (announce, reason) = match (obstacle, waits) {
+            (Some(obstacle), _) => (false, obstacle.to_owned()),
+            (_, Some(name)) => (false, format!("not all backends are checked yet: {name}")),
+            _ => judge(routes.announce, &services),
         };
         (vip, Decision { announce, reason })
     };
-    services.into_iter().map(decide).collect()
+    services.into_iter().map(&mut decide).collect()
 }
 
 fn judge(policy: Announce, services: &[(&str, bool)]) -> (bool, String) {
@@ -83,10 +97,12 @@ mod tests {
                 // What has not been checked may be used, and is not yet healthy.
                 usable: true,
                 healthy: *healthy,
+                checked: true,
             };
             ((*name).to_owned(), served)
         });
-        decide(&ha, &routes, &Arc::new(serving.collect()), obstacle)
+        let serving = Arc::new(serving.collect());
+        decide(&ha, &routes, &serving, obstacle, &mut BTreeSet::new())
     }
 
     fn announced(ha: &str, serving: &[(&str, IpAddr, bool)]) -> Vec<IpAddr> {
@@ -126,6 +142,28 @@ mod tests {
         let decided = &decisions(ha, &serving, Some("eth0 has no XDP program"))[&VIP];
         assert!(!decided.announce);
         assert_eq!(decided.reason, "eth0 has no XDP program");
+    }
+
+    /// On a node that starts; later a backend that is added need not wait.
+    #[test]
+    fn every_backend_is_checked_first() {
+        let ha: Ha = from_toml(b"[routes]\nannounce = \"always\"").expect("it is right");
+        let routes = ha.routes.clone().expect("there are routes");
+        let mut begun = BTreeSet::new();
+        let mut announces = |checked| {
+            let served = Served {
+                address: VIP,
+                usable: true,
+                healthy: true,
+                checked,
+            };
+            let serving = Arc::new(BTreeMap::from([("web".to_owned(), served)]));
+            decide(&ha, &routes, &serving, None, &mut begun)[&VIP].announce
+        };
+        assert_eq!(
+            [false, true, false].map(&mut announces),
+            [false, true, true]
+        );
     }
 
     #[test]

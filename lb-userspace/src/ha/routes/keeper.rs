@@ -1,7 +1,7 @@
 //! The thread that keeps announced VIPs: it prolongs them while they can be served, so that the
 //! kernel takes them away when it does not.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -31,6 +31,8 @@ pub(super) struct Keeper {
     pub(super) kernel: Kernel,
     pub(super) views: watch::Sender<RoutesView>,
     pub(super) table: Table,
+    /// VIPs whose backends have all been checked once.
+    pub(super) begun: BTreeSet<IpAddr>,
 }
 
 impl Keeper {
@@ -72,6 +74,7 @@ impl Keeper {
             &self.routes,
             &self.serving.borrow_and_update(),
             obstacle.as_deref(),
+            &mut self.begun,
         );
         let name = self.routes.interface.as_str();
         let index = interfaces.get(name).map(|interface| interface.index);

@@ -13,7 +13,7 @@ mod table;
 mod tests;
 mod view;
 
-use std::thread;
+use std::{collections::BTreeSet, thread};
 
 use anyhow::Context as _;
 use tokio::{
@@ -67,6 +67,7 @@ pub fn spawn(
         kernel: Kernel::connect().context("announcing VIPs")?,
         views: view,
         table: Table::default(),
+        begun: BTreeSet::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
