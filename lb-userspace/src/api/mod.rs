@@ -76,6 +76,7 @@ pub fn router(
             state,
             ha: ha.clone(),
             peers: peers.clone(),
+            routes: routes.clone(),
         }))
         .merge(ha::router(ha, peers))
         .merge(routes::router(routes))

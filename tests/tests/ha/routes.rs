@@ -114,6 +114,10 @@ fn a_vip_is_there_while_it_is_served() -> Result<()> {
         state(3) == (RouteState::Announced, "healthy backends: s3"),
         "{routes:?}"
     );
+    for (vip, announced) in vips.iter().zip([0, 0, 0, 1]) {
+        let metric = format!("weir_route_announced{{vip=\"{vip}\"}}");
+        ensure!(agent.metric(&metric)? == announced, "{metric}");
+    }
     let shown = String::from_utf8(agent.weir(&["ha", "status"])?.stdout)?;
     ensure!(
         shown.contains("withheld") && shown.contains("no healthy backend: s0"),

@@ -2,6 +2,7 @@
 
 mod families;
 mod ha;
+mod routes;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -23,7 +24,7 @@ use self::families::{Families, Sample};
 use super::Error;
 use crate::{
     dataplane::TrafficCounters,
-    ha::{GroupView, Ha, sync::PeersView},
+    ha::{GroupView, Ha, routes::RoutesView, sync::PeersView},
     state::{BackendView, PoolView, ServiceView, State, StatusView},
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Sources {
     pub(super) state: State,
     pub(super) ha: Ha,
     pub(super) peers: Option<watch::Receiver<PeersView>>,
+    pub(super) routes: watch::Receiver<RoutesView>,
 }
 
 pub(super) fn router(sources: Sources) -> Router {
@@ -44,7 +46,12 @@ pub(super) fn router(sources: Sources) -> Router {
 }
 
 async fn metrics(Extract(sources): Extract<Sources>) -> Result<Response, Error> {
-    let Sources { state, ha, peers } = sources;
+    let Sources {
+        state,
+        ha,
+        peers,
+        routes,
+    } = sources;
     let seen = Snapshot {
         status: state.status().await?,
         services: state.services().await?,
@@ -53,6 +60,7 @@ async fn metrics(Extract(sources): Extract<Sources>) -> Result<Response, Error> 
         peers: peers
             .map(|peers| peers.borrow().clone())
             .unwrap_or_default(),
+        routes: routes.borrow().clone(),
     };
     let text = render(seen).map_err(anyhow::Error::from)?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
@@ -73,6 +81,7 @@ struct Snapshot {
     pools: BTreeMap<String, PoolView>,
     groups: BTreeMap<String, GroupView>,
     peers: PeersView,
+    routes: RoutesView,
 }
 
 impl Collector for Snapshot {
@@ -83,7 +92,8 @@ impl Collector for Snapshot {
         self.pools(&mut families)?;
         self.flows(&mut families)?;
         ha::groups(&mut families, &self.groups)?;
-        ha::peers(&mut families, &self.peers)
+        ha::peers(&mut families, &self.peers)?;
+        routes::routes(&mut families, &self.routes)
     }
 }
 
