@@ -63,6 +63,8 @@ pub(super) fn conditions(
         (None, Health::Unknown) => Condition::InUse,
         (None, Health::Unhealthy) if below_floor => Condition::InUse,
         (None, Health::Unhealthy) if verdicts.lived(name, backend) => Condition::Dead,
+        // Who is next is known when all have been checked.
+        (None, Health::Unhealthy) if some_unknown => Condition::Dead,
         // Its slots were never its own: on another node they may long have been the next one's.
         (None, Health::Unhealthy) => Condition::Absent,
     };
@@ -132,6 +134,12 @@ mod tests {
     fn who_never_came_has_nothing_to_lose() {
         let found = decide("", &[(100, UP), (100, NEVER_UP)]);
         assert_eq!(found.0, [InUse, Absent]);
+        let found = decide("", &[(100, UP), (100, NEVER_UP), (100, UNKNOWN)]);
+        assert_eq!(
+            found.0,
+            [InUse, Dead, Draining],
+            "who is next is not known yet"
+        );
         const BACK_AND_GONE: History = &[Health::Unhealthy, Health::Healthy, Health::Unhealthy];
         let found = decide("", &[(100, UP), (100, BACK_AND_GONE)]);
         assert_eq!(found.0, [InUse, Dead]);
