@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya::maps::MapData;
 use lb_common::{
     abi::{LOG2_SEGMENT, SEGMENT_SLOTS, ring_word},
@@ -54,12 +54,12 @@ impl Segments {
     ///
     /// The kernel's, or no segment left.
     pub(crate) fn take(&mut self, log2: u32) -> anyhow::Result<Slots> {
-        let first = match self.free.take(log2 as usize) {
-            Some(first) => first,
-            None => {
-                self.add().context("making room for slots")?;
-                let first = self.free.take(log2 as usize);
-                first.context("a ring is larger than a segment")?
+        ensure!(log2 <= LOG2_SEGMENT, "a ring is larger than a segment");
+        let first = loop {
+            // The first segment is never whole: one of the largest needs a second.
+            match self.free.take(log2 as usize) {
+                Some(first) => break first,
+                None => self.add().context("making room for slots")?,
             }
         };
         let array = &self.arrays[&(first >> LOG2_SEGMENT)];
