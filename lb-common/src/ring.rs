@@ -174,13 +174,27 @@ impl Ring {
 
     /// Gives the slots new owners. A table of fewer slots, a power of two of them too, is
     /// repeated: every flow gets the owner that it would have in a ring of that size.
-    pub fn change(&mut self, owners: &[u32], now: u32, mut write: impl FnMut(usize, Slot)) {
-        for index in 0..self.slots.len() {
-            let owner = owners[index & (owners.len() - 1)];
+    pub fn change(&mut self, owners: &[u32], now: u32, write: impl FnMut(usize, Slot)) {
+        let moves = self.moves(owners);
+        self.make(&moves, now, write);
+    }
+
+    /// The slots that [`Ring::change`] would give another owner: index and owner. They are the
+    /// same for every ring of as many slots with the same owners.
+    pub fn moves(&self, owners: &[u32]) -> Vec<(u32, u32)> {
+        let repeated = owners.iter().cycle();
+        let slots = (0..).zip(&self.slots).zip(repeated);
+        slots
+            .filter(|((_, slot), owner)| slot.current() != **owner)
+            .map(|((index, _), owner)| (index, *owner))
+            .collect()
+    }
+
+    /// Gives slots, each once, other owners than they have: those of [`Ring::moves`].
+    pub fn make(&mut self, moves: &[(u32, u32)], now: u32, mut write: impl FnMut(usize, Slot)) {
+        for &(index, owner) in moves {
+            let index = index as usize;
             let old = self.slots[index];
-            if old.current() == owner {
-                continue;
-            }
             // Nobody had it, so no flow can be of it.
             let free = !old.track() && old.current() == 0;
             let new = match self.remember {

@@ -29,6 +29,8 @@ pub(crate) struct Rings {
     retired: Vec<(Instant, Slots)>,
     /// What an earlier agent's were, of services that have none yet.
     inherited: BTreeMap<String, InheritedRing>,
+    /// Tables built so far.
+    tables: u64,
 }
 
 /// What a service's ring is to be.
@@ -51,8 +53,10 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct ServiceRing {
     ring: Ring,
     slots: Slots,
-    /// Slots of the table that the ring repeats.
+    /// Slots of the table that the ring repeats,
     table: usize,
+    /// and its number: rings of as many slots with the same have the same owners.
+    number: u64,
     hashed_ports: u32,
     /// By which flows are found that nobody remembers.
     base_hashed_ports: u32,
@@ -64,12 +68,24 @@ pub(crate) struct ServiceRing {
 /// How many rings shrink at a time.
 const AT_ONCE: usize = 256;
 
-/// The tables of one pool, so that its services do not each build the same.
+/// The tables of one pool, and what they change: its services do not each find out the same.
 struct Tables {
     pool: String,
     members: Vec<Member>,
     /// By whether slots are in turns, and their number's logarithm.
-    built: BTreeMap<(bool, u32), Rc<Vec<u32>>>,
+    built: BTreeMap<(bool, u32), Rc<Table>>,
+    /// What becomes of rings: by the numbers of their table and of the new one, and by the
+    /// number of their slots.
+    moves: BTreeMap<(u64, u64, usize), Moves>,
+}
+
+/// Slots and their new owners.
+type Moves = Rc<Vec<(u32, u32)>>;
+
+/// Owners of slots, and their number among all tables.
+struct Table {
+    number: u64,
+    owners: Vec<u32>,
 }
 
 impl Rings {
@@ -80,6 +96,7 @@ impl Rings {
             by_service: BTreeMap::new(),
             retired: Vec::new(),
             inherited: BTreeMap::new(),
+            tables: 0,
         }
     }
 
@@ -140,32 +157,39 @@ impl Rings {
                     pool: wanted.pool.to_owned(),
                     members: members(wanted.pool),
                     built: BTreeMap::new(),
+                    moves: BTreeMap::new(),
                 }),
             };
             let old = self.by_service.get_mut(wanted.service);
             let log2 = maglev::log2_slots(tables.members.len());
-            let owners = tables.get(wanted.in_turns, log2);
+            let table = tables.get(wanted.in_turns, log2, &mut self.tables);
             match old {
-                Some(old) if old.log2_slots() >= log2 => old.change(&wanted, &owners, now, &lost),
+                Some(old) if old.log2_slots() >= log2 => {
+                    let moves = tables.moves(old, &table);
+                    old.change(&wanted, &table, &moves, now, &lost);
+                }
                 old => {
                     let inherited = self.inherited.remove(wanted.service);
+                    let owners = &table.owners;
                     let (ring, hashed_ports) = match (old, inherited) {
                         (Some(old), _) => (
-                            old.ring.grown(&owners, now),
+                            old.ring.grown(owners, now),
                             [old.hashed_ports, old.base_hashed_ports],
                         ),
                         (None, Some(inherited)) => (
-                            inherited.resume(&owners, wanted.remember, now),
+                            inherited.resume(owners, wanted.remember, now),
                             inherited.hashed_ports,
                         ),
                         (None, None) => (
-                            Ring::new(&owners, wanted.remember, now),
+                            Ring::new(owners, wanted.remember, now),
                             [wanted.hashed_ports; 2],
                         ),
                     };
-                    let mut ring = ServiceRing::new(&mut self.segments, ring, hashed_ports)
-                        .with_context(|| format!("making the ring of {}", wanted.service))?;
-                    ring.change(&wanted, &owners, now, &lost);
+                    let moves = ring.moves(owners);
+                    let mut ring =
+                        ServiceRing::new(&mut self.segments, ring, table.number, hashed_ports)
+                            .with_context(|| format!("making the ring of {}", wanted.service))?;
+                    ring.change(&wanted, &table, &moves, now, &lost);
                     self.put(wanted.service, ring);
                 }
             }
@@ -189,12 +213,12 @@ impl Rings {
     pub(crate) fn shrink(&mut self) -> anyhow::Result<Vec<(String, u64)>> {
         let rings = self.by_service.iter();
         let small = rings
-            .filter_map(|(name, old)| Some((name, old.ring.shrunk(old.table)?, old.hashed_ports)))
-            .map(|(name, ring, hashed_ports)| (name.clone(), ring, hashed_ports));
+            .filter_map(|(name, old)| Some((name, old.ring.shrunk(old.table)?, old)))
+            .map(|(name, ring, old)| (name.clone(), ring, old.number, old.hashed_ports));
         let small: Vec<_> = small.take(AT_ONCE).collect();
         let mut words = Vec::new();
-        for (service, ring, hashed_ports) in small {
-            let ring = ServiceRing::new(&mut self.segments, ring, [hashed_ports; 2])
+        for (service, ring, number, hashed_ports) in small {
+            let ring = ServiceRing::new(&mut self.segments, ring, number, [hashed_ports; 2])
                 .with_context(|| format!("making the ring of {service}"))?;
             let word = ring.slots.word();
             self.put(&service, ring);
@@ -242,14 +266,27 @@ impl InheritedRing {
 }
 
 impl Tables {
-    fn get(&mut self, in_turns: bool, log2_slots: u32) -> Rc<Vec<u32>> {
+    /// The table of so many slots; `last` numbers those that are built.
+    fn get(&mut self, in_turns: bool, log2_slots: u32, last: &mut u64) -> Rc<Table> {
         let members = &self.members;
-        let build = || match in_turns {
-            true => Rc::new(maglev::in_turns(members, log2_slots)),
-            false => Rc::new(maglev::build(members, log2_slots)),
+        let build = || {
+            *last += 1;
+            let owners = match in_turns {
+                true => maglev::in_turns(members, log2_slots),
+                false => maglev::build(members, log2_slots),
+            };
+            let number = *last;
+            Rc::new(Table { number, owners })
         };
         let built = self.built.entry((in_turns, log2_slots));
         built.or_insert_with(build).clone()
+    }
+
+    /// Which of a ring's slots a table gives another owner.
+    fn moves(&mut self, ring: &ServiceRing, table: &Table) -> Moves {
+        let key = (ring.number, table.number, ring.ring.slots().len());
+        let find = || Rc::new(ring.ring.moves(&table.owners));
+        self.moves.entry(key).or_insert_with(find).clone()
     }
 }
 
@@ -257,6 +294,7 @@ impl ServiceRing {
     fn new(
         segments: &mut Segments,
         ring: Ring,
+        number: u64,
         [hashed_ports, base_hashed_ports]: [u32; 2],
     ) -> anyhow::Result<Self> {
         let slots = segments.take(ring.slots().len().trailing_zeros())?;
@@ -265,6 +303,7 @@ impl ServiceRing {
         }
         Ok(Self {
             table: ring.slots().len(),
+            number,
             ring,
             slots,
             hashed_ports,
@@ -278,10 +317,12 @@ impl ServiceRing {
         self.ring.slots().len().trailing_zeros()
     }
 
+    /// `moves`: see [`Tables::moves`].
     fn change(
         &mut self,
         wanted: &Wanted<'_>,
-        owners: &[u32],
+        table: &Table,
+        moves: &[(u32, u32)],
         now: u32,
         lost: &impl Fn(u32, bool) -> bool,
     ) {
@@ -291,10 +332,11 @@ impl ServiceRing {
         if hash_changes {
             ring.rehash(now, &mut write);
         }
-        ring.change(owners, now, &mut write);
+        ring.make(moves, now, &mut write);
         ring.bury(|id| lost(id, wanted.silent), &mut write);
         drop(write);
-        self.table = owners.len();
+        self.table = table.owners.len();
+        self.number = table.number;
         self.hashed_ports = wanted.hashed_ports;
         self.end_rehash();
     }

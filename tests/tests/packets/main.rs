@@ -9,6 +9,7 @@ mod modes;
 mod passing;
 mod peers;
 mod refusals;
+mod rings;
 mod scene;
 mod tracked;
 mod vlan;
