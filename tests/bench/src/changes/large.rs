@@ -81,13 +81,13 @@ pub(crate) fn flips(runtime: &Runtime, lab: &Lab, scale: Scale, report: &mut Rep
     let scene = Scene::start(lab, scale, scene::config(lab, scale, &document)?)?;
     runtime.block_on(async {
         for backend in 0..SHARED {
-            scene
-                .verdicts
-                .send(scene::verdict(0, backend, true))
-                .await?;
+            let verdict = scene::verdict(0, backend, true);
+            scene.verdicts.send(verdict).await?;
         }
         for round in 0..scale.rounds.div_ceil(3) {
-            scene.state.status().await?;
+            for backend in 0..SHARED {
+                scene.is_in_use(0, backend).await?;
+            }
             let watched = scene.watcher.watch(&[scene::address(round)])?;
             let started = Instant::now();
             let watching = tokio::task::spawn_blocking(move || watched.changed(started));

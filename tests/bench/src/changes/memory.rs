@@ -3,9 +3,8 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapInfo;
+use aya::maps::{HashMap, Map, MapData, MapInfo};
 use lab::Lab;
-use tokio::runtime::Runtime;
 
 use super::{
     Scale,
@@ -20,43 +19,43 @@ pub(crate) struct Memory {
     pub(crate) maps: u64,
 }
 
-/// What a service and a backend more take.
-pub(crate) fn measure(
-    _runtime: &Runtime,
-    lab: &Lab,
-    scale: Scale,
-    report: &mut Report,
-) -> Result<()> {
+/// What a service and a backend more take, with tables made for what there is, and a flow.
+pub(crate) fn measure(lab: &Lab, scale: Scale, report: &mut Report) -> Result<()> {
     let (few, many) = (scale.services / 8, scale.services);
-    let (little, much) = (many, scale.backends);
+    let mut flows = Vec::new();
     let mut of = |services, backends| -> Result<Memory> {
         let document = scene::document(services, backends);
+        let scale = Scale {
+            services,
+            backends,
+            ..scale
+        };
         let config = scene::config(lab, scale, &document)?;
         drop(document);
         let scene = Scene::start(lab, scale, config)?;
         trim();
-        let memory = now(&scene)?;
-        if (services, backends) == (few, few) {
-            report.flows(flow_bytes(&scene)?);
-        }
-        Ok(memory)
+        flows = flow_bytes(&scene)?;
+        now(&scene)
     };
     let start = of(few, few)?;
     let services = of(many, many)?;
-    let backends = of(many, much)?;
+    let backends = of(many, scale.backends)?;
     let each = |small: Memory, large: Memory, count: usize| Memory {
         process: large.process.saturating_sub(small.process) / count as u64,
         maps: large.maps.saturating_sub(small.maps) / count as u64,
     };
     report.memory(
-        "a service with one backend",
+        "a service with a pool of one backend",
         each(start, services, many - few),
     );
     report.memory(
-        "a backend more, in a pool of 24",
-        each(services, backends, much - little),
+        "a backend more",
+        each(services, backends, scale.backends - many),
     );
     report.memory("all of it", backends);
+    for (name, maps) in flows {
+        report.memory(name, Memory { process: 0, maps });
+    }
     Ok(())
 }
 
@@ -80,14 +79,49 @@ pub(crate) fn map_bytes(id: u32) -> Result<u64> {
     Ok(line.context("the kernel does not tell")?.trim().parse()?)
 }
 
-fn flow_bytes(scene: &Scene) -> Result<u64> {
+/// Bytes of a flow in each of the tables that remember some.
+fn flow_bytes(scene: &Scene) -> Result<Vec<(&'static str, u64)>> {
+    let of_all = |name: &str| -> Result<u64> {
+        let (id, entries) = find(scene, name)?;
+        Ok(map_bytes(id)? / u64::from(entries))
+    };
+    let full_nat = of_all("NAT_FORWARD")?
+        + of_all("NAT_RETURN")?
+        + entry_bytes::<2>(find(scene, "NAT_FORWARD")?.0)?
+        + entry_bytes::<5>(find(scene, "NAT_RETURN")?.0)?;
+    Ok(vec![
+        ("a flow of a tracked slot", of_all("FLOWS")?),
+        ("a flow of `full-nat`", full_nat),
+        ("a client's affinity", of_all("AFFINITIES")?),
+    ])
+}
+
+/// A map's id, and how many entries it may have.
+fn find(scene: &Scene, name: &str) -> Result<(u32, u32)> {
     for &id in &scene.maps {
         let info = MapInfo::from_id(id)?;
-        if info.name_as_str() == Some("FLOWS") {
-            return Ok(map_bytes(id)? / u64::from(info.max_entries()));
+        if info.name_as_str() == Some(name) {
+            return Ok((id, info.max_entries()));
         }
     }
-    anyhow::bail!("there is no flow table")
+    anyhow::bail!("there is no map {name}")
+}
+
+/// Bytes that an entry of this many words takes in a map of flows that grows with them, beside
+/// what the empty map takes.
+fn entry_bytes<const WORDS: usize>(id: u32) -> Result<u64> {
+    const FLOWS: u64 = 10_000;
+    let map = Map::from_map_data(MapData::from_id(id)?)?;
+    let mut map: HashMap<MapData, [u64; 5], [u64; WORDS]> = map.try_into()?;
+    let empty = map_bytes(id)?;
+    for flow in 0..FLOWS {
+        map.insert([flow; 5], [0; WORDS], 0)?;
+    }
+    let full = map_bytes(id)?;
+    for flow in 0..FLOWS {
+        map.remove(&[flow; 5])?;
+    }
+    Ok((full - empty) / FLOWS)
 }
 
 /// Resident memory of this process, without pages of files and of maps.

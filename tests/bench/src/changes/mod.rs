@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         single(&runtime, &lab, scale, &mut report)?;
         large::start(&runtime, &lab, scale, &mut report)?;
         large::flips(&runtime, &lab, scale, &mut report)?;
-        memory::measure(&runtime, &lab, scale, &mut report)
+        memory::measure(&lab, scale, &mut report)
     })??;
     print!("{}", report.tables());
     if let Some(output) = &arguments.output {

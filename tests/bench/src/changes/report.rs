@@ -21,7 +21,6 @@ pub(crate) struct Report {
     times: BTreeMap<&'static str, Vec<Duration>>,
     rates: Vec<f64>,
     memory: Vec<(&'static str, Memory)>,
-    flow: u64,
 }
 
 impl Report {
@@ -38,10 +37,6 @@ impl Report {
 
     pub(crate) fn memory(&mut self, name: &'static str, memory: Memory) {
         self.memory.push((name, memory));
-    }
-
-    pub(crate) fn flows(&mut self, bytes: u64) {
-        self.flow = bytes;
     }
 
     pub(crate) fn tables(&self) -> String {
@@ -69,7 +64,6 @@ impl Report {
         for (name, Memory { process, maps }) in &self.memory {
             let _ = writeln!(text, "| {name} | {} | {} |", bytes(*process), bytes(*maps));
         }
-        let _ = writeln!(text, "| a remembered flow | none | {} |", bytes(self.flow));
         text
     }
 
@@ -111,8 +105,10 @@ impl Report {
              verdict in a pool of 100 backends that {services} services share, each of which has a \
              ring of its own.\n\n\
              Memory in the agent is what it has for itself (`RssAnon`); in maps it is what the kernel \
-             counts for them (`memlock`), with tables made for {services} services, {backends} \
-             backends and 1,048,576 flows, and whole pages for each ring.\n\n\
+             counts for them (`memlock`), with tables made for as many services and backends as \
+             there are, and for 1,048,576 flows. A backend more includes the slots that its pool's \
+             ring has more. All of it: {services} services and {backends} backends, with empty \
+             tables of flows.\n\n\
              {}\n## Aims\n\n| change | aim | measured | |\n|---|---|---|---|\n{aims}",
             crate::machine::description()?,
             self.tables(),
@@ -122,7 +118,8 @@ impl Report {
 
 fn bytes(bytes: u64) -> String {
     match bytes {
-        0..10_000 => format!("{bytes} bytes"),
+        0 => "none".to_owned(),
+        1..10_000 => format!("{bytes} bytes"),
         10_000..10_000_000 => format!("{} kB", bytes / 1000),
         _ => format!("{} MB", bytes / 1_000_000),
     }
