@@ -319,6 +319,7 @@ fn explanations_are_true() -> Result<()> {
             );
         }
         // Datagrams of flows that are remembered.
+        scene.agent.wait_for("udp", &BACKENDS[1..])?;
         scene.set_service("udp", &json!({ "tracking": "flow" }))?;
         let flow = Datagrams::new(scene.lab.client(), scene.target(ECHO))?;
         flow.ask()?;
