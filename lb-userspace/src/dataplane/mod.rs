@@ -105,12 +105,7 @@ impl DataPlane {
     /// What the kernel refused, an interface that is not there, or another agent that has the
     /// pins.
     pub fn load(options: &Options) -> anyhow::Result<Self> {
-        let pins = options.pin.as_ref().map(|pin| pins(pin, options));
-        let pins = pins.transpose()?;
-        let inherited = match &pins {
-            Some((pins, stamp)) => inherited(pins, stamp)?,
-            None => None,
-        };
+        let (pins, inherited) = pins::begin(options)?;
         let Loaded {
             ebpf,
             mut maps,
@@ -393,40 +388,6 @@ impl Drop for DataPlane {
         }
         // The tasks may hold the state for a moment more; the program goes now.
         lock(&self.state).ebpf = None;
-    }
-}
-
-fn pins(pin: &Pin, options: &Options) -> anyhow::Result<(Pins, Stamp)> {
-    let directory = &pin.directory;
-    let pins = Pins::open(directory);
-    let pins = pins.with_context(|| format!("`agent.pin`, {}", directory.display()))?;
-    let sources = apply::sources(&pin.source_addresses, &pin.peer_source_addresses);
-    let stamp = Stamp::new(options.hash_key, &sources, options.limits)?;
-    Ok((pins, stamp))
-}
-
-/// What an earlier agent has left, as far as this one can go on with it.
-fn inherited(pins: &Pins, stamp: &Stamp) -> anyhow::Result<Option<Inherited>> {
-    let Some(maps) = pins.in_force()? else {
-        return Ok(None);
-    };
-    match Inherited::read(maps, stamp) {
-        Ok(inherited) => {
-            tracing::info!("going on with what an earlier agent has left");
-            if !inherited.same_hash() {
-                tracing::warn!(
-                    "`agent.hash_key` is another: connections that nobody remembers move"
-                );
-            }
-            Ok(Some(inherited))
-        }
-        Err(why) => {
-            tracing::warn!(
-                "what an earlier agent has left is replaced, and connections that only that one \
-                 remembered are lost: {why:#}"
-            );
-            Ok(None)
-        }
     }
 }
 

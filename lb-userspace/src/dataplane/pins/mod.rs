@@ -9,9 +9,11 @@
 //! is in force is known: a directory whose program no link runs is a leftover. Who holds the
 //! directory's lock is alive.
 
+mod begin;
 mod bpffs;
 mod copy;
 mod inherited;
+mod leftover;
 mod stamp;
 
 use std::{
@@ -30,11 +32,12 @@ use aya::{
         xdp::XdpLink,
     },
 };
-use serde::Serialize;
 
 use super::batch;
 
+pub use self::leftover::{Leftover, detach};
 pub(crate) use self::{
+    begin::begin,
     inherited::{Inherited, InheritedRing, mark},
     stamp::Stamp,
 };
@@ -77,26 +80,6 @@ impl Pins {
                     _lock: lock,
                 });
             }
-        }
-    }
-
-    /// Takes a directory if it is there.
-    ///
-    /// # Errors
-    ///
-    /// Another agent has it, or the kernel's.
-    fn open_existing(directory: &Path) -> anyhow::Result<Option<Self>> {
-        match lock(directory) {
-            Ok(Some(lock)) => Ok(Some(Self {
-                directory: directory.to_owned(),
-                fresh: Vec::new(),
-                _lock: lock,
-            })),
-            Ok(None) => Ok(None),
-            Err(error) => match error.downcast_ref::<io::Error>() {
-                Some(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                _ => Err(error),
-            },
         }
     }
 
@@ -271,33 +254,6 @@ impl Drop for Pins {
         // Which the kernel refuses where something is left in it.
         let _ = fs::remove_dir(&self.directory);
     }
-}
-
-/// What a dead agent left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Leftover {
-    /// The interface's index.
-    pub ifindex: u32,
-    /// `native` or `generic`.
-    pub mode: String,
-}
-
-/// Detaches what an agent that is dead has left, and removes all its pins. Returns where its
-/// program ran.
-///
-/// # Errors
-///
-/// An agent is alive that has the directory; or the kernel's.
-pub fn detach(directory: &Path) -> anyhow::Result<Vec<Leftover>> {
-    let opened = Pins::open_existing(directory).with_context(|| directory.display().to_string())?;
-    let Some(pins) = opened else {
-        return Ok(Vec::new());
-    };
-    let links = pins.links()?.into_iter();
-    let left = links.map(|Found { ifindex, mode, .. }| Leftover { ifindex, mode });
-    let left = left.collect();
-    pins.remove()?;
-    Ok(left)
 }
 
 /// The directory's lock; `None` where it was removed meanwhile.
