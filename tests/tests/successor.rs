@@ -1,6 +1,6 @@
 //! Agents that are killed, and those that come after them: connections notice neither.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{fs, io::ErrorKind, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -140,6 +140,37 @@ fn connections_survive_other_limits() -> Result<()> {
                 .into_iter()
                 .for_each(|all| all.push(json!("10.99.0.1")));
         })
+    })
+}
+
+/// A backend that had died is dead to the next agent too, before its first check: its clients are
+/// told at once, as they would have been.
+#[test]
+fn the_dead_stay_dead() -> Result<()> {
+    in_ways(&[("nat", "maglev"), ("dsr", "round-robin")], |setup| {
+        let mut scene = Scene::new(setup)?;
+        let mut held = scene.hold(40)?;
+        let of_dead = held.of("be1");
+        ensure!(of_dead > 0, "{:?}", held.by_partner());
+        scene.cut(0)?;
+        scene.agent.wait_for("echo", &["be2", "be3"])?;
+        scene.agent.stop(Signal::SIGKILL)?;
+        scene.agent.start_again()?;
+        scene.agent.wait_for("echo", &["be2", "be3"])?;
+        for (partner, said) in held.say() {
+            let kind = said.map(drop).map_err(|error| error.kind());
+            let expected = match partner.as_str() {
+                "be1" => Err(ErrorKind::ConnectionReset),
+                _ => Ok(()),
+            };
+            ensure!(kind == expected, "{partner}: {kind:?}");
+        }
+        let drops = &scene.agent.services()?["echo"].counters.drops;
+        ensure!(
+            drops.get("backend_dead") == Some(&(of_dead as u64)),
+            "{drops:?}"
+        );
+        Ok(())
     })
 }
 
