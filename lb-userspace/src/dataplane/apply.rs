@@ -298,6 +298,7 @@ impl Applied {
                 remember: services::remember(service),
                 hashed_ports: services::hashed_ports(service),
                 silent: is_silent(service),
+                buries: backends.loses_any(is_silent(service)),
             }
         });
         let tick = clock::tick().context("reading the clock")?;

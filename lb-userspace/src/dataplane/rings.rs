@@ -45,8 +45,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) remember: Remember,
     /// [`lb_common::abi::Service::hashed_ports`].
     pub(crate) hashed_ports: u32,
-    /// Whether connections of all that are dead go on elsewhere.
+    /// Whether connections of all that are dead go on elsewhere,
     pub(crate) silent: bool,
+    /// and whether there may be any that do.
+    pub(crate) buries: bool,
 }
 
 /// A service's ring.
@@ -333,7 +335,10 @@ impl ServiceRing {
             ring.rehash(now, &mut write);
         }
         ring.make(moves, now, &mut write);
-        ring.bury(|id| lost(id, wanted.silent), &mut write);
+        // It looks at every slot.
+        if wanted.buries {
+            ring.bury(|id| lost(id, wanted.silent), &mut write);
+        }
         drop(write);
         self.table = table.owners.len();
         self.number = table.number;

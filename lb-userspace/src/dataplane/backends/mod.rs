@@ -195,6 +195,11 @@ impl Backends {
         self.absent.contains(&id) || silent && self.is_dead(id)
     }
 
+    /// Whether there is any backend of which [`Backends::is_lost`] is true.
+    pub(crate) fn loses_any(&self, silent: bool) -> bool {
+        !self.absent.is_empty() || silent && !self.dead.is_empty()
+    }
+
     /// Whether a backend has failed.
     pub(crate) fn is_dead(&self, id: u32) -> bool {
         self.dead.contains(&id)
