@@ -221,6 +221,18 @@ impl Ring {
         }
     }
 
+    /// Makes `current` the base of slots that are tracked since `start` or later: what they were
+    /// before is nobody's table but this node's.
+    pub fn begin(&mut self, start: u32, now: u32, mut write: impl FnMut(usize, Slot)) {
+        for (index, (slot, &since)) in self.slots.iter_mut().zip(&self.since).enumerate() {
+            let is_later = age(now, since) <= age(now, start);
+            if slot.track() && slot.base() != slot.current() && is_later {
+                *slot = Slot::new(slot.current(), slot.current(), true);
+                write(index, *slot);
+            }
+        }
+    }
+
     /// Changes which flows are remembered from now on.
     pub fn set_remember(
         &mut self,

@@ -2,7 +2,7 @@
 //! state owner from configuration and health. Plain data; nothing here is read from maps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display},
     net::IpAddr,
     sync::Arc,
@@ -217,6 +217,9 @@ pub struct Delta {
     pub local: BTreeMap<String, Option<DesiredLocal>>,
     /// Pools.
     pub pools: BTreeMap<String, Option<Arc<DesiredPool>>>,
+    /// Pools of which it is known only now who is alive: flows that nobody remembers belong where
+    /// the tables say, as on nodes that have long known it.
+    pub begun: BTreeSet<String>,
 }
 
 impl Delta {
@@ -231,6 +234,7 @@ impl Delta {
             services: differences(&old.services, &new.services),
             local: differences(&old.local, &new.local),
             pools: differences(&old.pools, &new.pools),
+            begun: BTreeSet::new(),
         }
     }
 }
@@ -242,6 +246,7 @@ impl Desired {
             services: exchange(&mut self.services, delta.services),
             local: exchange(&mut self.local, delta.local),
             pools: exchange(&mut self.pools, delta.pools),
+            begun: BTreeSet::new(),
         }
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Applied {
     /// What there is of an earlier agent's, until all of it has found its place.
     inherited: Option<Inherited>,
     changes: u64,
+    /// Tick of the first change.
+    started: Option<u32>,
 }
 
 /// What the maps may not say yet.
@@ -76,6 +78,8 @@ struct Unfinished {
     local: BTreeSet<String>,
     /// And whether rings of theirs are out of date.
     pools: BTreeMap<String, bool>,
+    /// Pools whose tables say whose the flows are that nobody remembers.
+    begun: BTreeSet<String>,
 }
 
 impl Applied {
@@ -98,6 +102,7 @@ impl Applied {
             unfinished: Unfinished::default(),
             inherited,
             changes: 0,
+            started: None,
         }
     }
 
@@ -210,6 +215,7 @@ impl Applied {
     }
 
     fn take_in(&mut self, delta: Delta) {
+        self.unfinished.begun.extend(delta.begun.iter().cloned());
         for local in delta.local.keys() {
             self.unfinished.local.insert(local.clone());
         }
@@ -268,7 +274,9 @@ impl Applied {
         for &name in &stay {
             affected.insert((&desired.services[name].pool, name));
         }
-        for (pool, _) in unfinished.pools.iter().filter(|(_, stale)| **stale) {
+        let begun = &unfinished.begun;
+        let stale = |(pool, stale): &(&String, &bool)| **stale || begun.contains(*pool);
+        for (pool, _) in unfinished.pools.iter().filter(stale) {
             for user in self.users.get(pool).into_iter().flatten() {
                 if desired.services[user].pool == *pool {
                     affected.insert((pool, user));
@@ -303,10 +311,16 @@ impl Applied {
         });
         let tick = clock::tick().context("reading the clock")?;
         let lost = |id, silent| backends.is_lost(id, silent);
+        self.started.get_or_insert(tick);
         rings.set(wanted, |pool| backends.members(pool), tick, lost)?;
         for name in buried {
             let silent = is_silent(&desired.services[name]);
             rings.bury(name, |id| lost(id, silent));
+        }
+        for (pool, name) in &affected {
+            if begun.contains(*pool) {
+                rings.begin(name, self.started.unwrap_or(tick), tick);
+            }
         }
         for (_, name) in affected {
             let ring = (rings.word(name), rings.base_hashed_ports(name));

@@ -236,6 +236,14 @@ impl Rings {
         }
     }
 
+    /// Has the table be the base of what this node has changed since `start`: see [`Ring::begin`].
+    pub(crate) fn begin(&mut self, service: &str, start: u32, now: u32) {
+        if let Some(ring) = self.by_service.get_mut(service) {
+            let (ring, write) = ring.writing();
+            ring.begin(start, now, write);
+        }
+    }
+
     /// Forgets the ring of a service. Nothing may name it.
     pub(crate) fn remove(&mut self, service: &str) {
         if let Some(ring) = self.by_service.remove(service) {

@@ -40,6 +40,9 @@ impl Owner {
                 continue;
             };
             let new = conditions(&name, pool, &self.verdicts, &self.drains);
+            if self.waiting.contains(&name) && new.checked {
+                delta.begun.insert(name.clone());
+            }
             let was_down = self.conditions.get(&name).is_some_and(|old| old.down);
             if was_down != new.down {
                 services.extend(self.live.users(&name).map(str::to_owned));
@@ -75,7 +78,9 @@ impl Owner {
                 delta.local.insert(name, local);
             }
         }
+        let begun = delta.begun.clone();
         self.tell(delta, for_proxy)?;
+        self.waiting.retain(|name| !begun.contains(name));
         for (name, new) in new_conditions {
             self.note(name, new);
         }

@@ -20,6 +20,8 @@ pub(super) struct Conditions {
     pub(super) healthy: bool,
     /// Whether all that are to be used have been checked.
     pub(super) checked: bool,
+    /// Whether nothing is known of any.
+    pub(super) fresh: bool,
 }
 
 /// Decides for a pool. Before its first check a backend is used where nobody is known to be
@@ -80,6 +82,7 @@ pub(super) fn conditions(
         backends,
         below_floor,
         checked: !some_unknown,
+        fresh: some_unknown && !some_healthy && !some_failed,
         down: some_failed && !some_healthy && !some_unknown,
     }
 }

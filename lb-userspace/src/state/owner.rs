@@ -60,6 +60,9 @@ pub(super) struct Owner {
     pub(super) ramps: Ramps,
     /// By pool.
     pub(super) conditions: BTreeMap<String, Conditions>,
+    /// Pools that there were at the start, of which nothing was known, until all of each are
+    /// checked.
+    pub(super) waiting: BTreeSet<String>,
     pub(super) desired: Desired,
     pub(super) dataplane: DataPlane,
     targets: mpsc::UnboundedSender<Retarget>,
@@ -80,6 +83,7 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
         drains: Drains::default(),
         ramps: Ramps::default(),
         conditions: BTreeMap::new(),
+        waiting: BTreeSet::new(),
         desired: Desired {
             source_addresses: full_nat.addresses.clone(),
             peer_source_addresses: full_nat.peer_addresses.clone(),
@@ -107,6 +111,8 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
         .verdicts
         .inherit(owner.live.config(), &owner.dataplane);
     owner.commit(&all)?;
+    let fresh = owner.conditions.iter().filter(|(_, is)| is.fresh);
+    owner.waiting = fresh.map(|(name, _)| name.clone()).collect();
     owner.dataplane.attach().map_err(Refused::Unattached)?;
     let (commands, incoming) = mpsc::channel(WAITING);
     let task = tokio::spawn(owner.run(incoming, parts.verdicts));

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_common::abi::{Flow, FlowKey};
 use lb_userspace::{
     dataplane::Question,
-    desired::{Condition, Mode, Protocol, Tracking},
+    desired::{Condition, Delta, Mode, Protocol, Tracking},
 };
 use weir_tests::wire::{CLIENT, Case, FAMILIES, Map, Packet, Side, Verdict, World, member};
 
@@ -145,6 +145,30 @@ fn flows_of_what_was_never_there_are_not_reset() -> Result<()> {
             goes_to(world, kind, CURRENT, "its slot", packet())?;
             condition(world, kind, NEW, Condition::Absent)?;
             goes_to(world, kind, BASE, "it never was there", packet())?;
+        }
+        Ok(())
+    })
+}
+
+/// Of a node that starts it is known only after a while who is alive: its first table is nobody's.
+#[test]
+fn flows_belong_where_the_first_table_of_the_living_says() -> Result<()> {
+    let kinds = || without_memory(Protocol::Tcp);
+    World::with(several(kinds(), &[BASE]), |world| {
+        for kind in kinds() {
+            add_current(world, kind)?;
+            let [first, opened, ..] = moved(world, kind)?[..] else {
+                anyhow::bail!("there are more");
+            };
+            let from = |client| kind.request().between(client, kind.vip());
+            goes_to(world, kind, BASE, "it was its", from(opened))?;
+            world.dataplane.change(Delta {
+                pools: [(kind.name(), world.desired.pools.get(&kind.name()).cloned())].into(),
+                begun: [kind.name()].into(),
+                ..Delta::default()
+            })?;
+            goes_to(world, kind, CURRENT, "nobody remembers it", from(first))?;
+            goes_to(world, kind, BASE, "it has spoken", from(opened))?;
         }
         Ok(())
     })
