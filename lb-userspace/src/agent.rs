@@ -1,6 +1,6 @@
 //! `weir agent`: everything put together, until a signal ends it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -15,16 +15,31 @@ use crate::{
     dataplane::{Attach, DataPlane, Interface, Limits, Options, Pin},
     ha, health,
     proxy::{Proxy, access_log},
+    shared,
     state::{self, Parts},
 };
+
+/// Where the configuration is.
+pub enum Source {
+    /// In a file.
+    File(PathBuf),
+    /// In etcd, for what nodes share, and in a file, for what is this one's own.
+    Shared(shared::Options),
+}
 
 /// Loads the configuration and the data path, and runs until SIGINT or SIGTERM.
 ///
 /// # Errors
 ///
 /// What is wrong with the configuration, the sockets or the data path.
-pub async fn run(file: &Path) -> anyhow::Result<()> {
-    let config = Config::load(file)?;
+pub async fn run(source: Source) -> anyhow::Result<()> {
+    let (config, opened) = match source {
+        Source::File(file) => (Config::load(&file)?, None),
+        Source::Shared(options) => {
+            let opened = shared::open(options).await?;
+            (opened.config.clone(), Some(opened))
+        }
+    };
     raise_descriptors();
     // Before the data path: an agent that is running keeps its own.
     let listeners = api::listen(&config.agent.admin).await?;
@@ -45,7 +60,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let admin = config.agent.admin.clone();
     let proxy = Proxy::new(config.agent.proxy.workers as usize);
     let (serving, served) = watch::channel(Arc::default());
-    let shared = config.clone();
+    let initial = config.clone();
     let tables = dataplane.peers();
     let (state, owner) = state::spawn(Parts {
         config,
@@ -55,11 +70,18 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         verdicts,
         serving,
     })?;
-    let sync = ha::sync::start(&shared.ha, tables)?;
+    let (state, following) = match opened {
+        None => (state, None),
+        Some(opened) => {
+            let (handle, running) = shared::spawn(opened, state.clone())?;
+            (state.sharing(handle), Some(running))
+        }
+    };
+    let sync = ha::sync::start(&initial.ha, tables)?;
     // Last: whoever takes addresses can serve them.
-    let ha = ha::spawn(&shared.ha, served.clone())?;
+    let ha = ha::spawn(&initial.ha, served.clone())?;
     let synced = sync.as_ref().map(|sync| sync.synced.clone());
-    let routes = ha::routes::spawn(&shared, served, synced)?;
+    let routes = ha::routes::spawn(&initial, served, synced)?;
     if let Some(sync) = &sync {
         ha.follow(sync.synced.clone());
     }
@@ -82,6 +104,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     };
     // Others take over while the data path still serves.
     tokio::join!(routes.end(), ha.end());
+    drop(following);
     if outcome.is_err() {
         // As where it had died: clients need not notice.
         state.let_go().await;

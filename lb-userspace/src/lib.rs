@@ -11,4 +11,5 @@ pub mod ha;
 pub mod health;
 pub mod next_hop;
 pub mod proxy;
+pub mod shared;
 pub mod state;

@@ -153,7 +153,9 @@ fn start() -> Result<Config> {
 }
 
 /// A change, by chance; it may be one that is refused.
-fn step(chance: &mut fastrand::Rng) -> impl FnOnce(&mut Draft<'_>) -> Result<(), Refused> + use<> {
+fn step(
+    chance: &mut fastrand::Rng,
+) -> impl FnOnce(&mut Draft<'_>) -> Result<(), Refused> + Clone + use<> {
     let kind = chance.u32(0..10);
     let (pool, backend) = (chance.u32(0..POOLS), chance.u32(0..BACKENDS));
     let (service, other) = (chance.u32(0..SERVICES), chance.u32(0..POOLS));

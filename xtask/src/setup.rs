@@ -23,6 +23,7 @@ pub(crate) fn verb() -> Result<()> {
 
 /// What building needs; says nothing if it is there.
 pub(crate) fn for_building() -> Result<Toolchain> {
+    tools::install_builders()?;
     match toolchain::choose() {
         Ok(found) => Ok(found),
         Err(obstacles) => {

@@ -11,6 +11,7 @@ use crate::{
     config::{Problem, Problems},
     dataplane::ApplyError,
     ha::NotHandedOver,
+    shared::NotShared,
     state::Refused,
 };
 
@@ -59,6 +60,10 @@ impl From<Refused> for Error {
             }
             Refused::Proxy(_) | Refused::Unattached(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::DataPlane(_) | Refused::Unready(_) => StatusCode::CONFLICT,
+            Refused::Shared(NotShared::Unreachable(_) | NotShared::Unknown(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Refused::Shared(_) => StatusCode::CONFLICT,
             Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
         let message = refused.to_string();

@@ -27,6 +27,7 @@ use crate::{
     config::{Config, Draft, Problem, Problems, from_json},
     dataplane::{Explanation, Question},
     ha::{Ha, routes::RoutesView, sync::PeersView},
+    shared::SharedView,
     state::{State, StatusView},
 };
 
@@ -48,6 +49,7 @@ pub fn router(
         .delete(pools::delete_backend);
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/shared", get(shared_view))
         .route("/v1/config", get(config).put(put_config))
         .route("/v1/services", get(services::all))
         .route(
@@ -87,6 +89,11 @@ pub fn router(
 
 async fn status(Extract(state): Extract<State>) -> Answer<StatusView> {
     Ok(Json(state.status().await?))
+}
+
+/// `null` where nothing is shared.
+async fn shared_view(Extract(state): Extract<State>) -> Answer<Option<SharedView>> {
+    Ok(Json(state.shared()))
 }
 
 async fn config(Extract(state): Extract<State>) -> Answer<Config> {

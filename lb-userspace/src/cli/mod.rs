@@ -2,10 +2,12 @@
 
 mod backend;
 mod client;
+mod config;
 mod detach;
 mod explain;
 mod ha;
 mod service;
+mod shared;
 mod status;
 mod table;
 
@@ -14,8 +16,10 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
 };
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -23,9 +27,10 @@ use tracing_subscriber::EnvFilter;
 use self::client::Client;
 use crate::{
     agent,
-    config::{self, Config},
+    config::{self as configuration, Config},
     dataplane::Question,
     desired::Protocol,
+    shared::{Location, NoLocation, Options},
 };
 
 /// Weir, a load balancer.
@@ -51,9 +56,16 @@ struct Arguments {
 enum Verb {
     /// Run the agent: attach to the interfaces, check health, serve the admin API.
     Agent {
-        /// The configuration, in JSON if its name ends in .json, else in TOML.
-        #[arg(long)]
-        config: PathBuf,
+        /// The configuration: a file, in JSON if its name ends in .json, else in TOML; or what
+        /// nodes share, as etcd://HOST:PORT[,HOST:PORT]/KEY, or etcds:// for TLS.
+        #[arg(long, value_name = "FILE|ADDRESS")]
+        config: Source,
+        /// With etcd: the file with what is this node's own, `agent` and `ha`.
+        #[arg(long, value_name = "FILE")]
+        local: Option<PathBuf>,
+        /// With etcd: where to keep a copy of the shared part, to go on with without etcd.
+        #[arg(long, value_name = "FILE", default_value = "/var/lib/weir/shared.json")]
+        copy: PathBuf,
     },
     /// Say whether a configuration is valid, and what is wrong with it; touches nothing.
     Check {
@@ -64,9 +76,12 @@ enum Verb {
     /// remove its pins. An agent that runs is left alone.
     Detach {
         /// The directory that was its `agent.pin`.
-        #[arg(long, default_value_os_t = config::Pin::default().0)]
+        #[arg(long, default_value_os_t = configuration::Pin::default().0)]
         pin: PathBuf,
     },
+    /// Put a configuration where several nodes take theirs from.
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Show the agent, its services and its backends.
     Status,
     /// Say where a client's packets go, and why.
@@ -111,10 +126,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let client = Client::new(&arguments.admin);
     match arguments.verb {
-        Verb::Agent { config } => {
+        Verb::Agent {
+            config,
+            local,
+            copy,
+        } => {
+            let source = config.with(local, copy)?;
             log();
-            agent::run(&config).await
+            agent::run(source).await
         }
+        Verb::Config(verb) => config::run(verb).await,
         Verb::Check { file } => {
             Config::load(&file)?;
             println!("{}: valid", file.display());
@@ -137,6 +158,41 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Verb::Service(verb) => service::run(&client, show, verb).await,
         Verb::Backend(verb) => backend::run(&client, show, verb).await,
         Verb::Ha(verb) => ha::run(&client, show, verb).await,
+    }
+}
+
+/// Where an agent's configuration is.
+#[derive(Clone)]
+enum Source {
+    File(PathBuf),
+    Shared(Location),
+}
+
+impl FromStr for Source {
+    type Err = NoLocation;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Location::is_meant_by(text) {
+            true => text.parse().map(Self::Shared),
+            false => Ok(Self::File(text.into())),
+        }
+    }
+}
+
+impl Source {
+    fn with(self, local: Option<PathBuf>, copy: PathBuf) -> anyhow::Result<agent::Source> {
+        match (self, local) {
+            (Self::File(file), None) => Ok(agent::Source::File(file)),
+            (Self::File(_), Some(_)) => bail!("--local is for a configuration in etcd alone"),
+            (Self::Shared(_), None) => {
+                bail!("--local is missing: the file with this node's own `agent` and `ha`")
+            }
+            (Self::Shared(location), Some(local)) => Ok(agent::Source::Shared(Options {
+                location,
+                local,
+                copy,
+            })),
+        }
     }
 }
 

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Show, backend, client::Client, service};
-use crate::state::{PoolView, ServiceView, StatusView};
+use super::{Show, backend, client::Client, service, shared};
+use crate::{
+    shared::SharedView,
+    state::{PoolView, ServiceView, StatusView},
+};
 
 #[derive(Serialize)]
 struct Everything {
     status: StatusView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared: Option<SharedView>,
     services: BTreeMap<String, ServiceView>,
     pools: BTreeMap<String, PoolView>,
 }
@@ -17,6 +22,7 @@ struct Everything {
 pub(super) async fn run(client: &Client, show: Show) -> anyhow::Result<()> {
     let all = Everything {
         status: client.get("/v1/status").await?,
+        shared: client.get("/v1/shared").await?,
         services: client.get("/v1/services").await?,
         pools: client.get("/v1/pools").await?,
     };
@@ -30,6 +36,9 @@ pub(super) async fn run(client: &Client, show: Show) -> anyhow::Result<()> {
             status.backends_in_use,
             status.backends,
         );
+        if let Some(view) = &all.shared {
+            text += &shared::text(view);
+        }
         for attached in &status.interfaces {
             let reason = attached.reason.as_ref();
             let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));

@@ -27,6 +27,7 @@ mod load;
 mod network;
 mod problem;
 mod size;
+mod split;
 mod syntax;
 mod tls;
 mod unique;
@@ -40,6 +41,7 @@ pub use network::Network;
 pub(crate) use problem::join;
 pub use problem::{ConfigError, Position, Problem, Problems};
 pub use size::Size;
+pub use split::{Local, Shared};
 pub use syntax::{from_json, from_toml};
 pub use tls::{Alpn, Certificate, ClientAuth, ClientHeaders, Tls, TlsVersion, UnknownNames};
 

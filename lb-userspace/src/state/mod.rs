@@ -27,6 +27,7 @@ use crate::{
     config::{Config, Draft, Problems},
     dataplane::{ApplyError, Explanation, Question},
     proxy::Unready,
+    shared::{self, NotShared, SharedView},
 };
 
 /// Why a change was not made; nothing was changed.
@@ -58,6 +59,9 @@ pub enum Refused {
     /// The data path cannot be attached.
     #[error("{0:#}")]
     Unattached(anyhow::Error),
+    /// The configuration is shared, and the others' part of it was not changed.
+    #[error(transparent)]
+    Shared(#[from] NotShared),
     /// The agent is ending.
     #[error("the agent is shutting down")]
     Ending,
@@ -93,15 +97,53 @@ enum Command {
 #[derive(Clone)]
 pub struct State {
     commands: mpsc::Sender<Command>,
+    /// Where changes go if the configuration is shared.
+    shared: Option<shared::Handle>,
 }
 
 impl State {
-    /// Makes a change, or none of it. It is in the data path when this returns.
+    /// The same, for who is to change what nodes share.
+    pub fn sharing(self, shared: shared::Handle) -> Self {
+        let shared = Some(shared);
+        Self { shared, ..self }
+    }
+
+    /// How it stands with the shared configuration, if it is shared.
+    pub fn shared(&self) -> Option<SharedView> {
+        self.shared.as_ref().map(shared::Handle::view)
+    }
+
+    /// Makes a change, or none of it. It is in the data path, and in the shared configuration
+    /// if there is one, when this returns. `edit` may be made again on top of other nodes'
+    /// changes.
     ///
     /// # Errors
     ///
     /// See [`Refused`]; or what `edit` returned.
     pub async fn change<R: Send + 'static>(
+        &self,
+        edit: impl FnOnce(&mut Draft<'_>) -> Result<R, Refused> + Clone + Send + 'static,
+    ) -> Result<R, Refused> {
+        let Some(shared) = &self.shared else {
+            return self.change_here(edit).await;
+        };
+        let (result, made) = std::sync::mpsc::channel();
+        let edit = move |draft: &mut Draft<'_>| {
+            // Who asked may have left; the change stands.
+            drop(result.send(edit.clone()(draft)?));
+            Ok(())
+        };
+        shared.change(Box::new(edit)).await?;
+        // What the last attempt has made.
+        made.try_iter().last().ok_or(Refused::Ending)
+    }
+
+    /// Makes a change, or none of it, of this node alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::change`].
+    pub async fn change_here<R: Send + 'static>(
         &self,
         edit: impl FnOnce(&mut Draft<'_>) -> Result<R, Refused> + Send + 'static,
     ) -> Result<R, Refused> {

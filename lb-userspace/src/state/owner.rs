@@ -116,7 +116,8 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
     owner.dataplane.attach().map_err(Refused::Unattached)?;
     let (commands, incoming) = mpsc::channel(WAITING);
     let task = tokio::spawn(owner.run(incoming, parts.verdicts));
-    Ok((State { commands }, task))
+    let shared = None;
+    Ok((State { commands, shared }, task))
 }
 
 impl Owner {

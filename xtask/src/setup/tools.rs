@@ -44,9 +44,29 @@ const TOOLS: &[Tool] = &[
         "announces the addresses that several nodes share to a router",
     ),
     tool(
+        "etcd",
+        "etcd-server",
+        "holds the configuration that nodes share",
+    ),
+    tool("etcdctl", "etcd-client", "looks at what is in etcd"),
+    tool(
         "/usr/lib/postgresql/*/bin/pgbench",
         "postgresql",
         "shows a database behind Weir",
+    ),
+];
+
+/// What the client of etcd is built with.
+const BUILDERS: &[Tool] = &[
+    tool(
+        "protoc",
+        "protobuf-compiler",
+        "makes the client of etcd of its protocol's description",
+    ),
+    tool(
+        "/usr/include/google/protobuf/descriptor.proto",
+        "libprotobuf-dev",
+        "has the descriptions that etcd's builds on",
     ),
 ];
 
@@ -73,6 +93,14 @@ const fn tool(look_for: &'static str, package: &'static str, purpose: &'static s
 /// Installs the packages of what is missing.
 pub(super) fn install() -> Result<()> {
     install_missing(TOOLS, "the tests and the demo run these programs")
+}
+
+/// Installs those that the build needs beside a compiler.
+pub(super) fn install_builders() -> Result<()> {
+    install_missing(
+        BUILDERS,
+        "a part of the agent is generated when it is built",
+    )
 }
 
 /// Installs those that Weir is compared with.
@@ -107,7 +135,7 @@ impl Tool {
 
 #[cfg(test)]
 mod tests {
-    use super::{OTHERS, TOOLS, tool};
+    use super::{BUILDERS, OTHERS, TOOLS, tool};
 
     #[test]
     fn finds_commands_and_files() {
@@ -119,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_pattern_is_valid() {
-        for tool in TOOLS.iter().chain(OTHERS) {
+        for tool in TOOLS.iter().chain(BUILDERS).chain(OTHERS) {
             assert!(
                 glob::Pattern::new(tool.look_for).is_ok(),
                 "{}",

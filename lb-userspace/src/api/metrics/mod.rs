@@ -3,6 +3,7 @@
 mod families;
 mod ha;
 mod routes;
+mod shared;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -25,6 +26,7 @@ use super::Error;
 use crate::{
     dataplane::TrafficCounters,
     ha::{GroupView, Ha, routes::RoutesView, sync::PeersView},
+    shared::SharedView,
     state::{BackendView, PoolView, ServiceView, State, StatusView},
 };
 
@@ -52,6 +54,7 @@ async fn metrics(Extract(sources): Extract<Sources>) -> Result<Response, Error> 
         peers,
         routes,
     } = sources;
+    let shared = state.shared();
     let seen = Snapshot {
         status: state.status().await?,
         services: state.services().await?,
@@ -61,6 +64,7 @@ async fn metrics(Extract(sources): Extract<Sources>) -> Result<Response, Error> 
             .map(|peers| peers.borrow().clone())
             .unwrap_or_default(),
         routes: routes.borrow().clone(),
+        shared,
     };
     let text = render(seen).map_err(anyhow::Error::from)?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
@@ -82,6 +86,7 @@ struct Snapshot {
     groups: BTreeMap<String, GroupView>,
     peers: PeersView,
     routes: RoutesView,
+    shared: Option<SharedView>,
 }
 
 impl Collector for Snapshot {
@@ -93,7 +98,8 @@ impl Collector for Snapshot {
         self.flows(&mut families)?;
         ha::groups(&mut families, &self.groups)?;
         ha::peers(&mut families, &self.peers)?;
-        routes::routes(&mut families, &self.routes)
+        routes::routes(&mut families, &self.routes)?;
+        (self.shared.iter()).try_for_each(|view| shared::metrics(view, &mut families))
     }
 }
 

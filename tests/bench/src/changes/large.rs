@@ -36,7 +36,7 @@ pub(crate) fn start(runtime: &Runtime, lab: &Lab, scale: Scale, report: &mut Rep
         for round in 0..scale.rounds {
             for change in scene::of_one(round) {
                 let started = Instant::now();
-                scene.state.change(change).await?;
+                scene.state.change_here(change).await?;
                 report.add("one backend beside all others", started.elapsed());
             }
         }

@@ -80,7 +80,7 @@ fn single(
         for round in 0..scale.rounds {
             for (name, change) in scene::changes(round) {
                 let started = Instant::now();
-                scene.state.change(change).await?;
+                scene.state.change_here(change).await?;
                 report.add(name, started.elapsed());
             }
         }

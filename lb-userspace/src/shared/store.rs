@@ -1,0 +1,195 @@
+//! The document's key in etcd.
+
+use std::{error::Error as _, fs, path::Path, time::Duration};
+
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, Identity, KeyValue,
+    KvClient, TlsOptions, Txn, TxnOp, WatchOptions, WatchStream,
+};
+use tokio::time::timeout;
+
+use super::location::Location;
+
+/// How long etcd may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two signs of life on an idle connection.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// The largest answer that is taken.
+const LARGEST: usize = 256 << 20;
+
+/// What is wrong with etcd, or the way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It does not answer.
+    #[error("etcd does not answer within {} seconds", PATIENCE.as_secs())]
+    Silent,
+    /// What it or the connection says.
+    #[error("{}", words(.0))]
+    Etcd(Box<Error>),
+    /// It has ended a watch.
+    #[error("etcd has ended the watch: {0}")]
+    WatchEnded(String),
+    /// A file that the address names.
+    #[error("{0}: {1}")]
+    File(String, std::io::Error),
+}
+
+impl StoreError {
+    /// Whether etcd has surely not done what it was told, and can be told other things.
+    pub(super) fn is_refusal(&self) -> bool {
+        let Self::Etcd(error) = self else {
+            return false;
+        };
+        let Error::GRpcStatus(status) = &**error else {
+            return false;
+        };
+        // By number, as the client does not show the type: invalid argument, permission denied,
+        // resource exhausted (the quota).
+        [3, 7, 8].contains(&i32::from(status.code()))
+    }
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        Self::Etcd(error.into())
+    }
+}
+
+/// What it says, without the client's way to put it, and what is behind that.
+fn words(error: &Error) -> String {
+    let (words, mut cause) = match error {
+        Error::GRpcStatus(status) => (status.message().to_owned(), status.source()),
+        other => return other.to_string(),
+    };
+    let mut last = None;
+    while let Some(next) = cause {
+        last = Some(next.to_string());
+        cause = next.source();
+    }
+    match last {
+        Some(last) if !words.contains(&last) => format!("{words}: {last}"),
+        _ => words,
+    }
+}
+
+/// A value, and the revision in which it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) text: Vec<u8>,
+    pub(super) revision: i64,
+}
+
+impl From<&KeyValue> for Stored {
+    fn from(found: &KeyValue) -> Self {
+        Self {
+            text: found.value().to_vec(),
+            revision: found.mod_revision(),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Clone)]
+pub(super) struct Store {
+    client: Client,
+    kv: KvClient,
+}
+
+impl Store {
+    pub(super) async fn connect(location: &Location) -> Result<Self, StoreError> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(PATIENCE)
+            .with_keep_alive(SIGN_OF_LIFE, PATIENCE)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if let Some((user, file)) = &location.user {
+            let password = String::from_utf8_lossy(&read(file)?).trim_end().to_owned();
+            options = options.with_user(user, password);
+        }
+        let mut scheme = "http";
+        if let Some(tls) = &location.tls {
+            scheme = "https";
+            let mut how = TlsOptions::new();
+            how = match &tls.ca {
+                Some(file) => how.ca_certificate(Certificate::from_pem(read(file)?)),
+                None => how.with_native_roots(),
+            };
+            if let Some((certificate, key)) = &tls.identity {
+                how = how.identity(Identity::from_pem(read(certificate)?, read(key)?));
+            }
+            options = options.with_tls(how);
+        }
+        let endpoints = location.endpoints.iter();
+        let endpoints: Vec<_> = endpoints.map(|host| format!("{scheme}://{host}")).collect();
+        let client = soon(Client::connect(endpoints, Some(options))).await?;
+        let kv = client.kv_client().max_decoding_message_size(LARGEST);
+        Ok(Self { client, kv })
+    }
+
+    /// What is under a key, if anything, and etcd's revision at that time.
+    pub(super) async fn get(&mut self, key: &str) -> Result<(Option<Stored>, i64), StoreError> {
+        let answer = soon(self.kv.get(key, None)).await?;
+        let revision = answer.header().map_or(0, |header| header.revision());
+        Ok((answer.kvs().first().map(Stored::from), revision))
+    }
+
+    /// Puts a value under a key if it was last written in this revision (0: never). The new
+    /// revision; or nothing, where it was not the last.
+    pub(super) async fn replace(
+        &mut self,
+        key: &str,
+        last: i64,
+        text: Vec<u8>,
+    ) -> Result<Option<i64>, StoreError> {
+        let unchanged = Compare::mod_revision(key, CompareOp::Equal, last);
+        let put = TxnOp::put(key, text, None);
+        let txn = Txn::new().when([unchanged]).and_then([put]);
+        let answer = soon(self.kv.txn(txn)).await?;
+        let revision = answer.header().map_or(0, |header| header.revision());
+        Ok(answer.succeeded().then_some(revision))
+    }
+
+    /// What becomes of a key from a revision on.
+    pub(super) async fn watch(&mut self, key: &str, from: i64) -> Result<Watch, StoreError> {
+        let options = WatchOptions::new().with_start_revision(from);
+        let mut client = self
+            .client
+            .watch_client()
+            .max_decoding_message_size(LARGEST);
+        let stream = soon(client.watch(key, Some(options))).await?;
+        Ok(Watch(stream))
+    }
+}
+
+/// News of a key.
+pub(super) struct Watch(WatchStream);
+
+impl Watch {
+    /// The last of what has come; nothing where the key is gone.
+    pub(super) async fn next(&mut self) -> Result<Option<Stored>, StoreError> {
+        loop {
+            let message = self.0.message().await?;
+            let message = message.ok_or_else(|| StoreError::WatchEnded("no reason".to_owned()))?;
+            if message.canceled() {
+                let reason = match message.compact_revision() {
+                    0 => message.cancel_reason().to_owned(),
+                    revision => format!("what was before revision {revision} is compacted"),
+                };
+                return Err(StoreError::WatchEnded(reason));
+            }
+            if let Some(last) = message.events().last() {
+                let there = last.event_type() == EventType::Put;
+                return Ok(last.kv().filter(|_| there).map(Stored::from));
+            }
+        }
+    }
+}
+
+async fn soon<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
+    let answer = timeout(PATIENCE, answer).await;
+    Ok(answer.map_err(|_| StoreError::Silent)??)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
+    fs::read(file).map_err(|error| StoreError::File(file.display().to_string(), error))
+}
