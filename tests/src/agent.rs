@@ -1,6 +1,7 @@
 //! The real agent in a lab's balancer namespace, and its admin API.
 
 use std::{
+    ffi::OsString,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
@@ -46,6 +47,7 @@ pub fn binary() -> &'static Path {
 pub struct Agent {
     process: Process,
     namespace: Namespace,
+    arguments: Vec<OsString>,
     config: PathBuf,
     socket: PathBuf,
     pins: PathBuf,
@@ -69,6 +71,34 @@ impl Agent {
     ///
     /// As [`Agent::start`].
     pub fn start_at(lab: &Lab, balancer: &Balancer, document: &Value) -> Result<Self> {
+        Self::start_with(lab, balancer, document, "--config", &[])
+    }
+
+    /// The same with a configuration in etcd; `local` is what is the node's own. Its copy on
+    /// disk is kept for the next one that is started here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::start`].
+    pub fn start_sharing(
+        lab: &Lab,
+        balancer: &Balancer,
+        local: &Value,
+        location: &str,
+    ) -> Result<Self> {
+        let copy = lab.directory().join(format!("{}.json", balancer.name));
+        let copy = copy.to_str().context("the path of the lab")?;
+        let arguments = ["--config", location, "--copy", copy];
+        Self::start_with(lab, balancer, local, "--local", &arguments)
+    }
+
+    fn start_with(
+        lab: &Lab,
+        balancer: &Balancer,
+        document: &Value,
+        option: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
         // A pair shares the directory.
         let own = |directory: PathBuf| match lab.balancers().len() {
             1 => directory,
@@ -89,9 +119,12 @@ impl Agent {
         std::fs::write(&config, document.to_string())?;
         let log = directory.join("weir.log");
         let namespace = balancer.namespace.clone();
+        let mut command = vec![option.into(), config.clone().into()];
+        command.extend(arguments.iter().map(OsString::from));
         let mut agent = Self {
-            process: launch(&namespace, &config, &log)?,
+            process: launch(&namespace, &command, &log)?,
             namespace,
+            arguments: command,
             config,
             socket,
             pins,
@@ -124,7 +157,7 @@ impl Agent {
     ///
     /// It cannot be run.
     pub fn launch_again(&mut self) -> Result<()> {
-        self.process = launch(&self.namespace, &self.config, &self.log)?;
+        self.process = launch(&self.namespace, &self.arguments, &self.log)?;
         Ok(())
     }
 
@@ -308,13 +341,13 @@ impl Agent {
     }
 }
 
-fn launch(namespace: &Namespace, config: &Path, log: &Path) -> Result<Process> {
+fn launch(namespace: &Namespace, arguments: &[OsString], log: &Path) -> Result<Process> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(log)?;
     let mut command = namespace.command(binary());
-    command.args(["agent", "--config"]).arg(config).stderr(log);
+    command.arg("agent").args(arguments).stderr(log);
     Process::spawn(command)
 }
 

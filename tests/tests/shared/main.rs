@@ -1,0 +1,5 @@
+//! A configuration that nodes share in etcd.
+
+mod changes;
+mod scene;
+mod trouble;
