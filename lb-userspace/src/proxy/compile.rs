@@ -12,7 +12,7 @@ use lb_common::maglev::{self, log2_slots};
 use super::{
     access_log::Writers,
     backend::Backend,
-    headers::request_id::RequestIds,
+    headers::{request_id::RequestIds, via::Via},
     lasting,
     listen::Listeners,
     route::{Action, FixedAnswer, Table},
@@ -220,6 +220,10 @@ impl Registry {
             clients: lasting::clients(old),
             log: lasting::log(http, old, &mut self.writers).map_err(unusable)?,
             unavailable: FixedAnswer::new(&http.unavailable).map_err(unusable)?,
+            via: (http.via.as_deref())
+                .map(Via::new)
+                .transpose()
+                .map_err(unusable)?,
             request_ids: RequestIds::new(&http.request_id).map_err(unusable)?,
             tls,
             routes,

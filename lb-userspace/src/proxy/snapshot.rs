@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use super::{
     access_log::AccessLog,
     backend::Backend,
-    headers::request_id::RequestIds,
+    headers::{request_id::RequestIds, via::Via},
     lasting::Rate,
     limits::ClientConnections,
     listen::Sockets,
@@ -52,6 +52,8 @@ pub(crate) struct Service {
     pub(crate) mirrors: Vec<Option<(usize, u32)>>,
     /// The answer where no backend is left.
     pub(crate) unavailable: FixedAnswer,
+    /// What is added to `Via`, if anything is.
+    pub(crate) via: Option<Via>,
     /// How requests get their id, if they do.
     pub(crate) request_ids: Option<RequestIds>,
     /// TLS with its clients, if it is spoken.

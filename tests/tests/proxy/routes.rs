@@ -50,7 +50,7 @@ fn routes_rewrites_redirects_and_answers() -> Result<()> {
 
 #[test]
 fn says_who_the_client_is_and_believes_nobody() -> Result<()> {
-    let scene = Scene::new(1, &json!({}), &json!({}))?;
+    let scene = Scene::new(1, &json!({ "via": "weir" }), &json!({}))?;
     let client = scene.lab.client_addresses().v4;
     let lies = [
         "-H",
@@ -63,6 +63,9 @@ fn says_who_the_client_is_and_believes_nobody() -> Result<()> {
         format!("x-forwarded-for: {client}\n"),
         "x-forwarded-proto: http\n".to_owned(),
         format!("x-forwarded-host: {}\n", scene.vip),
+        // To the backend, which shows what it has got, and to the client.
+        "via: 1.1 weir\n".to_owned(),
+        "via: 1.1 weir\r\n".to_owned(),
     ] {
         ensure!(answer.contains(&line), "no {line:?}: {answer}");
     }

@@ -5,3 +5,4 @@ pub mod connection;
 pub mod forwarded;
 pub mod request_id;
 pub mod trace;
+pub mod via;

@@ -82,7 +82,11 @@ pub(super) async fn forward(
     }
     let mut cookie = None;
     let mut response = match answered {
-        Ok((response, lease)) => {
+        Ok((mut response, lease)) => {
+            if let Some(via) = &service.plan.via {
+                let version = response.version();
+                via.apply(response.headers_mut(), version);
+            }
             cookie = session_cookie(&exchange, route, sent);
             finish(exchange, route, response, lease, ready.upgrade.is_some()).await
         }

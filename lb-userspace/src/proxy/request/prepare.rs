@@ -7,6 +7,7 @@ use std::{
 };
 
 use hyper::{Version, header::HeaderValue, http::request::Parts};
+use siphasher::sip::SipHasher13;
 
 use super::{Reply, answer, answer::Refusal};
 use crate::{
@@ -185,14 +186,13 @@ fn own_answer(link: &Link, parts: &Parts, route: &Route) -> Option<hyper::Respon
 }
 
 fn hash(link: &Link, parts: &Parts, route: &Route, client: IpAddr) -> u64 {
-    use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
     if route.balance != crate::config::http::Balance::ConsistentHash {
         return 0;
     }
     let value = route.hash_on.value(client, &seen(parts));
     match value {
-        // The same on every node and after every start: no random keys.
-        Some(value) => BuildHasherDefault::<DefaultHasher>::default().hash_one(&*value),
+        // The same on every node and in every build: no random keys, and a named algorithm.
+        Some(value) => SipHasher13::new().hash(&value),
         None => crate::dataplane::identity_at(link.peer.ip(), 0),
     }
 }
@@ -219,6 +219,9 @@ fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
     let identity = service.tls.as_ref().and_then(|tls| tls.identity.as_ref());
     if let (Some(headers), Some(identity)) = (identity, &*link.identity()) {
         headers.apply(&mut parts.headers, identity);
+    }
+    if let Some(via) = &service.via {
+        via.apply(&mut parts.headers, parts.version);
     }
     parts.version = Version::HTTP_11;
 }
