@@ -158,11 +158,9 @@ fn through_changes(mode: &str, seed: u64) -> Result<()> {
     let talks = scene.talk(200)?;
     let short = Work {
         clients: 4,
-        per_connection: 1,
-        rest: Duration::from_millis(1),
         ..Work::endless(scene.target(WEB))
     };
-    let short = Load::http(scene.lab.client(), short)?;
+    let short = Load::short(scene.lab.client(), short)?;
     let mut pools = Pools {
         scene: &scene,
         random: Rng::with_seed(seed),
@@ -187,8 +185,12 @@ fn through_changes(mode: &str, seed: u64) -> Result<()> {
     let report = talks.finish()?;
     let control = control.finish()?;
     println!(
-        "{mode}: {} exchanges, the longest {:?} (past Weir: {:?}); {} short connections",
-        report.exchanges, report.longest, control.longest, results.requests
+        "{mode}: {} exchanges, the longest {:?} (past Weir: {:?}); {} short connections, {} a second",
+        report.exchanges,
+        report.longest,
+        control.longest,
+        results.requests,
+        results.requests / A_MINUTE.as_secs()
     );
     assert_eq!(report.failures, Vec::<String>::new(), "{mode}, seed {seed}");
     assert_eq!(

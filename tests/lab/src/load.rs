@@ -1,6 +1,7 @@
 //! Load, and counting who answers it.
 
 mod http;
+mod short;
 mod tally;
 mod udp;
 
@@ -78,6 +79,15 @@ impl Load {
     /// The namespace cannot be entered.
     pub fn http(from: &Namespace, work: Work) -> Result<Self> {
         Self::start(from, work, http::client)
+    }
+
+    /// The same, a connection for each request, as many as can be: the server ends them. What has
+    /// failed is not tried again.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn short(from: &Namespace, work: Work) -> Result<Self> {
+        Self::start(from, work, short::client)
     }
 
     /// Datagrams to echo servers ([`crate::servers::echo`]). None is sent twice, and a lost one
