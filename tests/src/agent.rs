@@ -1,7 +1,6 @@
 //! The real agent in a lab's balancer namespace, and its admin API.
 
 use std::{
-    ffi::OsString,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
@@ -47,8 +46,8 @@ pub fn binary() -> &'static Path {
 pub struct Agent {
     process: Process,
     namespace: Namespace,
-    arguments: Vec<OsString>,
     config: PathBuf,
+    sharing: Vec<String>,
     socket: PathBuf,
     pins: PathBuf,
     log: PathBuf,
@@ -71,7 +70,7 @@ impl Agent {
     ///
     /// As [`Agent::start`].
     pub fn start_at(lab: &Lab, balancer: &Balancer, document: &Value) -> Result<Self> {
-        Self::start_with(lab, balancer, document, "--config", &[])
+        Self::start_with(lab, balancer, document, &[])
     }
 
     /// The same with a configuration in etcd; `local` is what is the node's own. Its copy on
@@ -89,15 +88,15 @@ impl Agent {
         let copy = lab.directory().join(format!("{}.json", balancer.name));
         let copy = copy.to_str().context("the path of the lab")?;
         let arguments = ["--config", location, "--copy", copy];
-        Self::start_with(lab, balancer, local, "--local", &arguments)
+        Self::start_with(lab, balancer, local, &arguments)
     }
 
+    /// `sharing`: how it is told of what it shares.
     fn start_with(
         lab: &Lab,
         balancer: &Balancer,
         document: &Value,
-        option: &str,
-        arguments: &[&str],
+        sharing: &[&str],
     ) -> Result<Self> {
         // A pair shares the directory.
         let own = |directory: PathBuf| match lab.balancers().len() {
@@ -119,13 +118,12 @@ impl Agent {
         std::fs::write(&config, document.to_string())?;
         let log = directory.join("weir.log");
         let namespace = balancer.namespace.clone();
-        let mut command = vec![option.into(), config.clone().into()];
-        command.extend(arguments.iter().map(OsString::from));
+        let sharing: Vec<_> = sharing.iter().map(|&word| word.to_owned()).collect();
         let mut agent = Self {
-            process: launch(&namespace, &command, &log)?,
+            process: launch(&namespace, &config, &sharing, &log)?,
             namespace,
-            arguments: command,
             config,
+            sharing,
             socket,
             pins,
             log,
@@ -135,10 +133,13 @@ impl Agent {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        retry(PATIENCE, || {
-            ensure!(self.process.is_running(), "it has ended: {}", self.log());
-            self.status().map(|_| ())
-        })
+        let answered = retry(PATIENCE, || {
+            // One that has ended is not worth waiting for.
+            let running = self.process.is_running();
+            running.then(|| self.status()).transpose()
+        })?;
+        answered.with_context(|| format!("it has ended: {}", self.log()))?;
+        Ok(())
     }
 
     /// Starts another with the same configuration, which has ended or was killed before.
@@ -157,7 +158,7 @@ impl Agent {
     ///
     /// It cannot be run.
     pub fn launch_again(&mut self) -> Result<()> {
-        self.process = launch(&self.namespace, &self.arguments, &self.log)?;
+        self.process = launch(&self.namespace, &self.config, &self.sharing, &self.log)?;
         Ok(())
     }
 
@@ -341,13 +342,18 @@ impl Agent {
     }
 }
 
-fn launch(namespace: &Namespace, arguments: &[OsString], log: &Path) -> Result<Process> {
+fn launch(namespace: &Namespace, config: &Path, sharing: &[String], log: &Path) -> Result<Process> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(log)?;
     let mut command = namespace.command(binary());
-    command.arg("agent").args(arguments).stderr(log);
+    let option = match sharing {
+        [] => "--config",
+        _ => "--local",
+    };
+    command.args(["agent", option]).arg(config).args(sharing);
+    command.stderr(log);
     Process::spawn(command)
 }
 

@@ -27,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 use self::client::Client;
 use crate::{
     agent,
-    config::{self as configuration, Config},
+    config::{Config, Pin},
     dataplane::Question,
     desired::Protocol,
     shared::{Location, NoLocation, Options},
@@ -76,7 +76,7 @@ enum Verb {
     /// remove its pins. An agent that runs is left alone.
     Detach {
         /// The directory that was its `agent.pin`.
-        #[arg(long, default_value_os_t = configuration::Pin::default().0)]
+        #[arg(long, default_value_os_t = Pin::default().0)]
         pin: PathBuf,
     },
     /// Put a configuration where several nodes take theirs from.

@@ -91,13 +91,13 @@ impl Shared {
         }
     }
 
-    /// As it is kept.
+    /// As it is kept: without spaces, as etcd takes small values alone.
     ///
     /// # Errors
     ///
     /// A path that is no UTF-8.
     pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec_pretty(self)
+        serde_json::to_vec(self)
     }
 
     /// What can be said of it without a node: all rules but those of what is a node's own.

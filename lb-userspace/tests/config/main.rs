@@ -9,6 +9,7 @@ mod http;
 mod live;
 mod pool;
 mod service;
+mod split;
 mod syntax;
 
 /// A document with every field, all different from their defaults.

@@ -1,5 +1,7 @@
 //! Documents that cannot be used, and an etcd that cannot be reached.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use lb_userspace::shared::Origin;
 use nix::sys::signal::Signal;
@@ -51,6 +53,27 @@ fn an_invalid_document_changes_nothing() -> Result<()> {
             "{status}"
         );
     }
+    // What is too large for etcd is undone here.
+    scene.seed()?;
+    wait(&agent, |view| view.not_in_force.is_none())?;
+    let backends = (0..30_000).map(|number| {
+        let address = format!(
+            "10.9.{}.{}:{}",
+            number / 250 % 250,
+            number % 250 + 1,
+            1 + number
+        );
+        (format!("backend-{number}"), json!({ "address": address }))
+    });
+    let large = json!({ "backends": backends.collect::<BTreeMap<_, _>>() });
+    let (status, body) = agent.request("PUT", "/v1/pools/large", &large.to_string())?;
+    assert!(
+        status == 409 && body.contains("too large"),
+        "{status} {body}"
+    );
+    assert_eq!(agent.pools()?.len(), 1);
+    scene.etcdctl(&["put"], &["/weir/front", "pools = 3"])?;
+    wait(&agent, |view| view.not_in_force.is_some())?;
     // A change on top of it is refused, and so is one where the document is gone.
     let change = || agent.request("DELETE", "/v1/services/echo", "");
     let (status, body) = change()?;
