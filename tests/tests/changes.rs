@@ -86,7 +86,7 @@ impl Pools<'_> {
 
     /// Takes several in and out at once.
     fn replace(&mut self) -> Result<String> {
-        let old = self.weights;
+        let old = (self.weights, self.draining);
         for (weight, draining) in self.weights.iter_mut().zip(&mut self.draining) {
             if self.random.bool() {
                 *weight = weight.is_none().then_some(100);
@@ -95,7 +95,7 @@ impl Pools<'_> {
         }
         let found = (0..SERVERS).find(|&place| self.is_used(place));
         if found.is_none() {
-            self.weights = old;
+            (self.weights, self.draining) = old;
             return self.change();
         }
         self.put_pools()?;
