@@ -7,10 +7,13 @@ mod udp;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 pub use tally::Results;
 use tally::Tally;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{Namespace, task::Task};
 
@@ -57,6 +60,13 @@ impl Work {
     }
 
     /// Waits for as long as a client is to rest.
+    /// Takes a step, for as long as one may take.
+    async fn within<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(self.timeout, step)
+            .await
+            .unwrap_or_else(|_| Err(anyhow!("nothing within {:?}", self.timeout)))
+    }
+
     async fn rest(&self) {
         // A sleep of no time may take a millisecond.
         if !self.rest.is_zero() {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     Request, StatusCode,
@@ -11,10 +11,7 @@ use hyper::{
     header::HOST,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpStream, time::sleep};
 
 use super::{Tally, Work};
 
@@ -43,22 +40,23 @@ pub(super) async fn client(work: Arc<Work>, tally: Arc<Tally>) {
 async fn connection(work: &Work, tally: &Tally) -> Result<(), (anyhow::Error, String)> {
     let mut who = format!("to {}", work.target);
     let result = async {
-        let mut sender = within(work, async {
-            let stream = TcpStream::connect(work.target).await.context("connect")?;
-            stream.set_nodelay(true)?;
-            who = format!("{} to {}", stream.local_addr()?, work.target);
-            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-            // Its error is also that of the request that is under way.
-            tokio::spawn(connection);
-            Ok(sender)
-        })
-        .await?;
-        tally.answered(&within(work, get(&mut sender, work)).await?);
+        let mut sender = work
+            .within(async {
+                let stream = TcpStream::connect(work.target).await.context("connect")?;
+                stream.set_nodelay(true)?;
+                who = format!("{} to {}", stream.local_addr()?, work.target);
+                let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+                // Its error is also that of the request that is under way.
+                tokio::spawn(connection);
+                Ok(sender)
+            })
+            .await?;
+        tally.answered(&work.within(get(&mut sender, work)).await?);
         for _ in 1..work.per_connection {
             if tally.begin().is_none() {
                 break;
             }
-            tally.answered(&within(work, get(&mut sender, work)).await?);
+            tally.answered(&work.within(get(&mut sender, work)).await?);
         }
         Ok(())
     }
@@ -77,10 +75,4 @@ async fn get(sender: &mut SendRequest<Empty<Bytes>>, work: &Work) -> Result<Stri
     ensure!(status == StatusCode::OK, "status {status}");
     let body = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8_lossy(&body).trim().to_owned())
-}
-
-async fn within<T>(work: &Work, step: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(work.timeout, step)
-        .await
-        .unwrap_or_else(|_| Err(anyhow!("nothing within {:?}", work.timeout)))
 }

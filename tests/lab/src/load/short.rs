@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
 };
 
 use super::{Tally, Work};
@@ -15,8 +14,7 @@ use super::{Tally, Work};
 pub(super) async fn client(work: Arc<Work>, tally: Arc<Tally>) {
     while tally.begin().is_some() {
         let mut who = format!("to {}", work.target);
-        let ended = timeout(work.timeout, connection(&work, &mut who)).await;
-        match ended.unwrap_or_else(|_| Err(anyhow!("nothing within {:?}", work.timeout))) {
+        match work.within(connection(&work, &mut who)).await {
             Ok(backend) => tally.answered(&backend),
             Err(error) => tally.failed(|| format!("{who}: {error:#}")),
         }
