@@ -27,6 +27,11 @@ pub(crate) fn to_abi(address: IpAddr) -> (Address, u8) {
     (words, family)
 }
 
+/// An endpoint from the data path's layout; `port` in network order.
+pub(crate) fn endpoint(address: Address, family: u8, port: u16) -> SocketAddr {
+    SocketAddr::new(from_abi(address, family), u16::from_be(port))
+}
+
 /// The reverse of [`to_abi`].
 pub(crate) fn from_abi(address: Address, family: u8) -> IpAddr {
     let mut bytes = [0; 16];
@@ -48,11 +53,16 @@ pub(crate) fn protocol_number(protocol: Protocol) -> u8 {
 
 /// The key of an endpoint; `port` in host order.
 pub(crate) fn service_key(address: IpAddr, port: u16, protocol: Protocol) -> ServiceKey {
-    let (address, family) = to_abi(address);
+    endpoint_key(SocketAddr::new(address, port), protocol_number(protocol))
+}
+
+/// The same; `protocol` is IP's number.
+pub(crate) fn endpoint_key(at: SocketAddr, protocol: u8) -> ServiceKey {
+    let (address, family) = to_abi(at.ip());
     ServiceKey {
         address,
-        port: port.to_be(),
-        protocol: protocol_number(protocol),
+        port: at.port().to_be(),
+        protocol,
         family,
         reserved: 0,
     }

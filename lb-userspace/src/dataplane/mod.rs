@@ -11,6 +11,7 @@ mod batch;
 mod buddies;
 mod clock;
 mod counters;
+mod entries;
 mod explain;
 mod flows;
 mod ids;

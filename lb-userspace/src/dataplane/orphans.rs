@@ -6,20 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::abi::{Affinity, AffinityKey, Flow, FlowKey, NatReturn};
-
 use super::{
     apply::{Applied, ApplyError},
-    batch,
+    entries::{self, Entry},
     janitor::Janitor,
     loader::Maps,
     next_hops::NextHops,
     pins::{Inherited, mark},
 };
 use crate::desired::{Delta, DesiredBackend};
-
-/// Flows read at a time.
-const CHUNK: usize = 4096;
 
 /// Pools by the id of a backend that nobody has taken, and that a service of theirs knows.
 type Orphans = BTreeMap<u32, String>;
@@ -99,22 +94,10 @@ fn find(applied: &Applied, inherited: &Inherited, janitor: &Janitor) -> anyhow::
             orphans.entry(id).or_insert_with(|| (*pool).to_owned());
         }
     };
-    batch::visit(janitor.flows.fd(), CHUNK, |_: &FlowKey, flow: &Flow| {
-        see(flow.service, flow.backend);
+    entries::visit(janitor, |entry| match entry {
+        Entry::Flow(_, flow) => see(flow.service, flow.backend),
+        Entry::Translation(_, flow) => see(flow.service, flow.backend),
+        Entry::Affinity(key, kept) => see(key.service, kept.backend),
     })?;
-    batch::visit(
-        janitor.nat_return.fd(),
-        CHUNK,
-        |_: &FlowKey, flow: &NatReturn| {
-            see(flow.service, flow.backend);
-        },
-    )?;
-    batch::visit(
-        janitor.affinities.fd(),
-        CHUNK,
-        |key: &AffinityKey, kept: &Affinity| {
-            see(key.service, kept.backend);
-        },
-    )?;
     Ok(orphans)
 }

@@ -6,18 +6,18 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Affinity, AffinityKey, Flow, FlowKey, NatForward, NatReturn, ServiceKey},
+    abi::{Affinity, AffinityKey, Flow, FlowKey, NatForward, NatReturn},
     full_nat::forward_key,
     selection::age,
 };
 
 use super::super::{
     State,
-    address::{flow_key, to_abi},
+    address::{endpoint_key, flow_key, to_abi},
     batch,
     janitor::Janitor,
 };
-use crate::ha::sync::record::{Record, Vip};
+use crate::ha::sync::record::Record;
 
 /// Puts this node's indexes and ids in the place of addresses.
 pub(super) struct Learner<'a> {
@@ -46,7 +46,8 @@ impl<'a> Learner<'a> {
         | Record::Translation { vip, .. }
         | Record::Affinity { vip, .. }
         | Record::Slot { vip, .. }) = record;
-        let found = self.state.applied.services.find(&service_key(vip));
+        let key = endpoint_key(vip.address, vip.protocol);
+        let found = self.state.applied.services.find(&key);
         let Some((name, index)) = found.map(|(name, found)| (name.to_owned(), found.index)) else {
             return Ok(false);
         };
@@ -197,16 +198,5 @@ impl<'a> Learner<'a> {
         let last_seen = self.now.wrapping_sub(idle);
         let affinity = Affinity { backend, last_seen };
         batch::update(self.janitor.affinities.fd(), &[key], &[affinity])
-    }
-}
-
-fn service_key(vip: &Vip) -> ServiceKey {
-    let (address, family) = to_abi(vip.address.ip());
-    ServiceKey {
-        address,
-        port: vip.address.port().to_be(),
-        protocol: vip.protocol,
-        family,
-        reserved: 0,
     }
 }

@@ -14,7 +14,7 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use lb_common::abi::Told;
 
 use self::{learn::Learner, tell::Teller, untaken::Untaken};
-use super::{State, clock, janitor::Janitor, lock};
+use super::{State, clock, entries, janitor::Janitor, lock};
 use crate::ha::sync::{Tables, record::Record};
 
 /// Calls of [`Tables::news`] between two looks at what did not fit.
@@ -106,7 +106,9 @@ impl Tables for Peers {
             Teller::new(&state, &self.janitor).slots(now)
         };
         // The tables are read while applies go on, and named in pieces.
-        for found in tell::entries(&self.janitor)?.chunks(4096) {
+        let mut entries = Vec::new();
+        entries::visit(&self.janitor, |entry| entries.push(entry))?;
+        for found in entries.chunks(4096) {
             let state = lock(&self.state);
             let teller = Teller::new(&state, &self.janitor);
             records.extend(found.iter().filter_map(|entry| teller.entry(entry, now)));

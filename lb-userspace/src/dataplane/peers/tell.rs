@@ -1,46 +1,22 @@
 //! From this node's tables to records.
 
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Flow, FlowKey, NatReturn, Service, Told,
+        FlowKey, Service, Told,
         told::{AFFINITY, FLOW, TRANSLATION},
     },
     selection::age,
 };
 
-use super::super::{State, address::from_abi, batch, janitor::Janitor};
+use super::super::{
+    State,
+    address::{endpoint, from_abi},
+    entries::Entry,
+    janitor::Janitor,
+};
 use crate::ha::sync::record::{Record, Vip};
-
-/// Entries read at a time.
-const CHUNK: usize = 4096;
-
-/// An entry of one of the tables.
-pub(super) enum Entry {
-    Flow(FlowKey, Flow),
-    Translation(FlowKey, NatReturn),
-    Affinity(AffinityKey, Affinity),
-}
-
-/// All entries of all tables.
-///
-/// # Errors
-///
-/// The kernel's.
-pub(super) fn entries(janitor: &Janitor) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    batch::visit(janitor.flows.fd(), CHUNK, |key, flow| {
-        entries.push(Entry::Flow(*key, *flow));
-    })?;
-    batch::visit(janitor.nat_return.fd(), CHUNK, |key, flow| {
-        entries.push(Entry::Translation(*key, *flow));
-    })?;
-    batch::visit(janitor.affinities.fd(), CHUNK, |key, affinity| {
-        entries.push(Entry::Affinity(*key, *affinity));
-    })?;
-    Ok(entries)
-}
 
 /// Puts addresses in the place of this node's indexes and ids.
 pub(super) struct Teller<'a> {
@@ -110,10 +86,7 @@ impl<'a> Teller<'a> {
             }),
             Entry::Translation(key, flow) => Some(Record::Translation {
                 vip: self.service(flow.service)?,
-                client: SocketAddr::new(
-                    from_abi(flow.client, key.family),
-                    u16::from_be(flow.client_port),
-                ),
+                client: endpoint(flow.client, key.family, flow.client_port),
                 backend: client(key),
                 source: of_flow(key).address,
                 idle: age(now, flow.last_seen),
@@ -153,28 +126,19 @@ impl<'a> Teller<'a> {
 /// Whom a packet with this key is to.
 fn of_flow(key: &FlowKey) -> Vip {
     Vip {
-        address: SocketAddr::new(
-            from_abi(key.destination, key.family),
-            u16::from_be(key.destination_port),
-        ),
+        address: endpoint(key.destination, key.family, key.destination_port),
         protocol: key.protocol,
     }
 }
 
 /// Whom a packet with this key is from.
 fn client(key: &FlowKey) -> SocketAddr {
-    SocketAddr::new(
-        from_abi(key.source, key.family),
-        u16::from_be(key.source_port),
-    )
+    endpoint(key.source, key.family, key.source_port)
 }
 
 fn vip(service: &Service) -> Option<Vip> {
     (service.family != 0).then(|| Vip {
-        address: SocketAddr::new(
-            from_abi(service.address, service.family),
-            u16::from_be(service.port),
-        ),
+        address: endpoint(service.address, service.family, service.port),
         protocol: service.protocol,
     })
 }
