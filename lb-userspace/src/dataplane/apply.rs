@@ -147,7 +147,7 @@ impl Applied {
         }
         let delta = Delta::between(&self.desired, desired);
         self.check(&delta)?;
-        for (index, source) in (0..).zip(self::sources(&sources, &peers)) {
+        for (index, &source) in (0..).zip(sources.iter().chain(&peers)) {
             maps.sources
                 .set(index, Raw(to_abi(source).0), 0)
                 .with_context(|| format!("source address {source}"))?;
@@ -285,16 +285,14 @@ impl Applied {
                 }
             }
         }
-        for (_, name) in &affected {
-            let vip = services::key_of(&desired.services[*name]);
-            let inherited = self
-                .inherited
-                .as_ref()
-                .filter(|_| rings.get(name).is_none());
-            if let Some(inherited) = inherited
-                && let Some(ring) = inherited.ring(&vip)?
-            {
-                rings.inherit(name, ring);
+        if let Some(inherited) = &self.inherited {
+            for (_, name) in &affected {
+                let vip = services::key_of(&desired.services[*name]);
+                if rings.get(name).is_none()
+                    && let Some(ring) = inherited.ring(&vip)?
+                {
+                    rings.inherit(name, ring);
+                }
             }
         }
         let wanted = affected.iter().map(|&(pool, name)| {

@@ -45,6 +45,8 @@ pub(crate) struct Backends {
 struct Known {
     key: BackendKey,
     identity: u64,
+    /// [`mark`](super::pins::mark): a later agent knows it again by that.
+    mark: u64,
     weight: u32,
     condition: Condition,
 }

@@ -143,6 +143,7 @@ impl Backends {
                 };
                 let known = Known {
                     identity: identity(&key),
+                    mark,
                     key,
                     weight: backend.weight,
                     condition: backend.condition,
@@ -179,7 +180,7 @@ impl Backends {
             (known.weight, known.condition) = (backend.weight, backend.condition);
             to.maps
                 .backends
-                .write(id, &entry(&known.key, backend, to.next_hops));
+                .write(id, &entry(known, backend, to.next_hops));
         }
         match backend.condition {
             Condition::Dead | Condition::Absent => self.dead.insert(id),
@@ -250,18 +251,18 @@ const NOBODY: Backend = Backend {
     reserved: [0; 4],
 };
 
-fn entry(key: &BackendKey, backend: &DesiredBackend, next_hops: &NextHops) -> Backend {
+fn entry(known: &Known, backend: &DesiredBackend, next_hops: &NextHops) -> Backend {
+    let Known { key, mark, .. } = known;
     let (address, family) = to_abi(key.address);
     let flags = match (backend.condition, backend.takes_flows()) {
         (Condition::Dead | Condition::Absent, _) => backend_flags::DEAD,
         (_, true) => backend_flags::ALIVE,
         (_, false) => 0,
     };
-    let mark = mark(&key.pool, &key.name, key.address, key.port);
     let mut entry = Backend {
         address,
         family,
-        reserved: [mark as u32, (mark >> 32) as u32, 0, 0],
+        reserved: [*mark as u32, (mark >> 32) as u32, 0, 0],
         port: key.port.to_be(),
         flags,
         weight: backend.weight,
