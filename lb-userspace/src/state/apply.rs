@@ -22,10 +22,7 @@ impl Owner {
         pools: BTreeSet<String>,
     ) -> Result<(), Refused> {
         let mut delta = Delta::default();
-        let mut touched = services.clone();
-        for pool in &pools {
-            touched.extend(self.live.users(pool).map(str::to_owned));
-        }
+        let touched = self.depended_on(&services, &pools);
         let of_pools =
             |live: &Live, pool: &String| live.users(pool).any(|user| is_local(live, user));
         let mut for_proxy = pools.iter().any(|pool| of_pools(&self.live, pool));

@@ -6,12 +6,24 @@ use super::owner::Owner;
 use crate::ha::Served;
 
 impl Owner {
+    /// These services and those of these pools; none where nobody depends on any.
+    pub(super) fn depended_on(
+        &self,
+        services: &BTreeSet<String>,
+        pools: &BTreeSet<String>,
+    ) -> BTreeSet<String> {
+        let ha = &self.live.config().ha;
+        if ha.routes.is_none() && ha.groups.is_empty() {
+            return BTreeSet::new();
+        }
+        let of_pools = pools.iter().flat_map(|pool| self.live.users(pool));
+        let all = services.iter().map(String::as_str).chain(of_pools);
+        all.map(str::to_owned).collect()
+    }
+
     /// Tells how it stands with these services, as far as anybody depends on them.
     pub(super) fn tell_of_service(&self, touched: BTreeSet<String>) {
         let ha = &self.live.config().ha;
-        if ha.routes.is_none() && ha.groups.is_empty() {
-            return;
-        }
         let tracked: BTreeSet<&str> = ha.tracked_services().collect();
         let mut news = Vec::new();
         {
