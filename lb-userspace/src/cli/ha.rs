@@ -17,7 +17,7 @@ use super::{
 use crate::ha::{
     GroupView, PeerView, TransitionView,
     routes::{RouteView, RoutesView},
-    sync::{PeersView, SyncPeerView},
+    sync::{PeersView, Progress},
 };
 
 #[derive(Subcommand)]
@@ -135,7 +135,7 @@ fn peers(peers: &PeersView) -> String {
         "REFUSED",
         "OVERFLOWED",
     ];
-    let row = |(address, peer): (&SocketAddr, &SyncPeerView)| {
+    let row = |(address, peer): (&SocketAddr, &Progress)| {
         let state = match (peer.connected, peer.synced) {
             (false, _) => "not heard",
             (true, false) => "syncing",
@@ -144,7 +144,7 @@ fn peers(peers: &PeersView) -> String {
         [
             address.to_string(),
             state.to_owned(),
-            format!("{} ms", peer.lag_ms),
+            format!("{} ms", peer.lag.as_millis()),
             peer.sent.to_string(),
             peer.received.to_string(),
             peer.lost.to_string(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use lab::retry;
-use lb_userspace::ha::{Role, sync::SyncPeerView};
+use lb_userspace::ha::{Role, sync::Progress};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use weir_tests::{
@@ -47,7 +47,7 @@ fn at(scene: &Scene, number: usize) -> SocketAddr {
 
 fn wait_until_synced(agent: &Agent) -> Result<()> {
     retry(PATIENCE, || {
-        let peers: BTreeMap<SocketAddr, SyncPeerView> = agent.get("/v1/sync")?;
+        let peers: BTreeMap<SocketAddr, Progress> = agent.get("/v1/sync")?;
         ensure!(
             peers.values().all(|peer| peer.synced) && !peers.is_empty(),
             "{peers:?}\n{}",

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use super::families::{Families, Sample};
 use crate::ha::{
     GroupCounters, GroupView, Role,
-    sync::{PeersView, SyncPeerView},
+    sync::{PeersView, Progress},
 };
 
 /// Names, help and values of what is counted.
@@ -31,7 +31,7 @@ const OF_GROUP: [Counted<GroupCounters>; 5] = [
     ),
 ];
 
-const OF_PEER: [Counted<SyncPeerView>; 7] = [
+const OF_PEER: [Counted<Progress>; 7] = [
     ("sent", "Datagrams sent to a node", |peer| peer.sent),
     ("received", "Datagrams of a node", |peer| peer.received),
     ("lost", "Datagrams of a node that did not come", |peer| {
@@ -125,7 +125,7 @@ pub(super) fn peers(families: &mut Families<'_>, peers: &PeersView) -> fmt::Resu
         .iter()
         .map(|(address, view)| (address.to_string(), view))
         .collect();
-    let each = |value: fn(&SyncPeerView) -> u64| {
+    let each = |value: fn(&Progress) -> u64| {
         named
             .iter()
             .map(move |(name, view)| -> Sample<'_, 1> { ([("peer", name)], value(view)) })
@@ -143,9 +143,12 @@ pub(super) fn peers(families: &mut Families<'_>, peers: &PeersView) -> fmt::Resu
     families.gauge(
         "weir_sync_lag_seconds",
         "How long the oldest datagram that a node has not confirmed is under way",
-        named
-            .iter()
-            .map(|(name, view)| ([("peer", name.as_str())], view.lag_ms as f64 / 1000.0)),
+        named.iter().map(|(name, view)| {
+            (
+                [("peer", name.as_str())],
+                view.lag.as_millis() as f64 / 1000.0,
+            )
+        }),
     )?;
     for (name, help, count) in OF_PEER {
         families.counter(&format!("weir_sync_{name}"), help, each(count))?;

@@ -12,7 +12,10 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use self::node::{Node, Options, PeersView, SyncPeerView, Tables, spawn};
+pub use self::{
+    node::{Node, Options, PeersView, Tables, spawn},
+    session::Progress,
+};
 use crate::config::ha::Ha;
 
 /// Speaks with the nodes that are to know this one's flows, if there are any and these are

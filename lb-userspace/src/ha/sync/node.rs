@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 use tokio::{
     net::UdpSocket,
@@ -21,7 +20,7 @@ use tokio::{
 use super::{
     record::Record,
     seal::{SharedKey, new_boot},
-    session::{Event, Session},
+    session::{Event, Progress, Session},
 };
 
 /// Between two looks at what is new in the tables.
@@ -63,36 +62,8 @@ pub struct Options {
     pub key: SharedKey,
 }
 
-/// How it stands with a peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SyncPeerView {
-    /// It is heard.
-    pub connected: bool,
-    /// A whole snapshot of its flows has come since.
-    pub synced: bool,
-    /// Datagrams sent to it.
-    pub sent: u64,
-    /// Datagrams that came from it.
-    pub received: u64,
-    /// Datagrams of its that did not come.
-    pub lost: u64,
-    /// Datagrams from its address that were not its own, or came before.
-    #[serde(default)]
-    pub refused: u64,
-    /// Records sent to it: flows, translations, affinities and slots.
-    #[serde(default)]
-    pub records_sent: u64,
-    /// Records that came from it.
-    #[serde(default)]
-    pub records_received: u64,
-    /// Records that were not sent to it because too many waited; it pulls them.
-    pub overflowed: u64,
-    /// How long the oldest datagram that it has not confirmed is under way, in milliseconds.
-    pub lag_ms: u64,
-}
-
 /// All peers by address, as they are.
-pub type PeersView = BTreeMap<SocketAddr, SyncPeerView>;
+pub type PeersView = BTreeMap<SocketAddr, Progress>;
 
 /// A running node. It ends when this is dropped.
 pub struct Node {
@@ -273,20 +244,7 @@ impl Driver {
             let mut of_peer = Vec::new();
             session.tick(now, &mut of_peer);
             events.extend(of_peer.into_iter().map(|event| (peer, event)));
-            let progress = session.progress(now);
-            let of_peer = SyncPeerView {
-                connected: progress.connected,
-                synced: progress.synced,
-                sent: progress.sent,
-                received: progress.received,
-                lost: progress.lost,
-                refused: progress.refused,
-                records_sent: progress.records_sent,
-                records_received: progress.records_received,
-                overflowed: progress.overflowed,
-                lag_ms: progress.lag.as_millis().try_into().unwrap_or(u64::MAX),
-            };
-            view.insert(peer, of_peer);
+            view.insert(peer, session.progress(now));
         }
         let alone = now.duration_since(self.started) >= ALONE;
         let heard = view.values().any(|peer| peer.connected);

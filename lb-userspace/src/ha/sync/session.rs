@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     message::{Greeting, Message, Pieces},
     pull::{Pull, Serving},
@@ -46,8 +48,8 @@ pub enum Event {
     Refused,
 }
 
-/// What a session has come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a session has come to; also the body of the admin API's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// The peer is there.
     pub connected: bool,
@@ -61,15 +63,34 @@ pub struct Progress {
     pub lost: u64,
     /// Datagrams from the peer's address that were not made by it for this session, or came
     /// before: forged or recorded, or of a node with another key.
+    #[serde(default)]
     pub refused: u64,
-    /// Records sent, those of snapshots with them.
+    /// Records sent, those of snapshots with them: flows, translations, affinities and slots.
+    #[serde(default)]
     pub records_sent: u64,
     /// Records that came.
+    #[serde(default)]
     pub records_received: u64,
-    /// Records that were not sent because too many waited.
+    /// Records that were not sent because too many waited; the peer pulls them.
     pub overflowed: u64,
     /// How long the oldest datagram that the peer has not confirmed is under way.
+    #[serde(rename = "lag_ms", with = "milliseconds")]
     pub lag: Duration,
+}
+
+/// A duration as a number.
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(lag: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(lag.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
 }
 
 /// One node's half of a session.
