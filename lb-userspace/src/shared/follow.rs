@@ -1,7 +1,5 @@
 //! Taking a document that is in etcd.
 
-use std::sync::Arc;
-
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -66,15 +64,14 @@ impl Node {
             revision: self.seen,
             document: Shared::of(live.config()),
         };
-        let file = Arc::new(self.copy.clone());
-        let path = file.clone();
+        let path = self.copy.clone();
         let written = spawn_blocking(move || copy.write(&path)).await;
         let error = match written {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(error) => Some(error.to_string()),
         };
-        let error = error.map(|error| format!("{}: {error}", file.display()));
+        let error = error.map(|error| format!("{}: {error}", self.copy.display()));
         let revision = self.seen;
         if let Some(error) = &error {
             tracing::warn!(revision, "the copy on disk is not up to date: {error}");
