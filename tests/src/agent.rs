@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::{Balancer, Lab, Namespace, Process, retry};
+use lab::{Balancer, Lab, Namespace, Process, cargo, retry};
 use lb_userspace::state::{PoolView, ServiceView, StatusView};
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
@@ -29,9 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
+        let status = cargo()
             .args(["build", "--quiet", "--bin", "weir"])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .status()
             .expect("cargo runs");
         assert!(status.success(), "the agent cannot be built");

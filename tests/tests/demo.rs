@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Process, retry};
+use lab::{Process, cargo, retry};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -101,11 +101,9 @@ static EXECUTABLES: LazyLock<BTreeMap<String, PathBuf>> =
     LazyLock::new(|| build().expect("cargo builds them"));
 
 fn build() -> Result<BTreeMap<String, PathBuf>> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = cargo()
         .args(["build", "--bin", "weir", "--bin", "xtask"])
         .arg("--message-format=json-render-diagnostics")
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "cargo: {}", output.status);

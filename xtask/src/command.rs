@@ -7,19 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+pub(crate) use lab::cargo;
 
 /// The top of the workspace.
 pub(crate) fn workspace() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
-}
-
-/// The cargo that runs this, at the top of the workspace.
-pub(crate) fn cargo() -> Command {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace());
-    command
 }
 
 /// Runs it with this process's terminal; anything but success is an error.

@@ -15,6 +15,7 @@
 //! ```
 
 mod address;
+mod cargo;
 mod gate;
 pub mod load;
 mod name;
@@ -30,6 +31,7 @@ mod task;
 mod wiring;
 
 pub use address::Pair;
+pub use cargo::cargo;
 pub use name::{remove, remove_leftovers};
 pub use namespace::Namespace;
 pub use network::{Backend, Balancer, Lab};
