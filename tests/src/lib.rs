@@ -1,9 +1,11 @@
 //! What Weir's tests that need a kernel share.
 
 pub mod agent;
+pub mod certificate;
 pub mod conversations;
 pub mod cpu;
 pub mod held;
+pub mod https;
 pub mod probe;
 pub mod scene;
 pub mod web;

@@ -6,8 +6,8 @@ mod etcd;
 mod nginx;
 mod postgres;
 
-pub use daemon::Daemon;
+pub use daemon::{Daemon, program};
 pub use echo::{Echo, echo};
 pub use etcd::etcd;
-pub use nginx::nginx;
+pub use nginx::{nginx, nginx_with};
 pub use postgres::postgres;

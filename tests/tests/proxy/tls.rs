@@ -1,51 +1,15 @@
 //! TLS with clients and backends, and connections that pass by their name.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path};
 
 use anyhow::{Result, ensure};
 use lab::{Process, retry};
 use serde_json::{Value, json};
-use weir_tests::agent::PATIENCE;
+use weir_tests::{agent::PATIENCE, certificate::self_signed};
 
 use crate::scene::Scene;
 
 const PORT: u16 = 8443;
-
-/// A certificate that vouches for itself, for a name, as `NAME.pem` and `NAME.key`.
-fn certificate(scene: &Scene, file: &str, name: &str) -> Result<(PathBuf, PathBuf)> {
-    let directory = scene.lab.directory();
-    let (chain, key) = (
-        directory.join(format!("{file}.pem")),
-        directory.join(format!("{file}.key")),
-    );
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-        ])
-        .args(["-nodes", "-days", "2", "-subj", &format!("/CN={name}")])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-addext", &format!("subjectAltName=DNS:{name}")])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&chain)
-        .output()?;
-    ensure!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    Ok((chain, key))
-}
 
 /// Changes the service by adding these fields.
 fn change(scene: &Scene, fields: &Value) -> Result<()> {
@@ -68,7 +32,7 @@ fn get(scene: &Scene, name: &str, believe: &Path, more: &[&str], path: &str) -> 
 #[test]
 fn speaks_tls_with_clients_and_reads_new_certificates() -> Result<()> {
     let scene = Scene::new(1, &json!({}), &json!({}))?;
-    let (chain, key) = certificate(&scene, "a", "a.test")?;
+    let (chain, key) = self_signed(&scene.lab.directory(), "a", "a.test")?;
     let wrong = json!({ "tls": { "certificates": [{ "chain": "/nowhere.pem", "key": key }] } });
     let refused = change(&scene, &wrong).err().map(|error| error.to_string());
     let refused = refused.unwrap_or_default();
@@ -101,7 +65,7 @@ fn speaks_tls_with_clients_and_reads_new_certificates() -> Result<()> {
         );
     }
     // A new certificate for the same name: believed alone, it is soon the one that is shown.
-    let (new, new_key) = certificate(&scene, "new", "a.test")?;
+    let (new, new_key) = self_signed(&scene.lab.directory(), "new", "a.test")?;
     fs::rename(&new_key, &key)?;
     let shown = scene.lab.directory().join("shown.pem");
     fs::copy(&new, &shown)?;
@@ -114,8 +78,8 @@ fn speaks_tls_with_clients_and_reads_new_certificates() -> Result<()> {
 #[test]
 fn asks_clients_for_certificates() -> Result<()> {
     let scene = Scene::new(1, &json!({}), &json!({}))?;
-    let (chain, key) = certificate(&scene, "a", "a.test")?;
-    let (client, client_key) = certificate(&scene, "client", "somebody")?;
+    let (chain, key) = self_signed(&scene.lab.directory(), "a", "a.test")?;
+    let (client, client_key) = self_signed(&scene.lab.directory(), "client", "somebody")?;
     let tls = json!({
         "certificates": [{ "chain": chain, "key": key }],
         "client_auth": { "ca": client },
@@ -144,7 +108,7 @@ fn asks_clients_for_certificates() -> Result<()> {
 fn speaks_tls_with_backends_and_passes_names_through() -> Result<()> {
     let scene = Scene::new(1, &json!({}), &json!({}))?;
     let backend = &scene.lab.backends()[0];
-    let (chain, key) = certificate(&scene, "inner", "inner.test")?;
+    let (chain, key) = self_signed(&scene.lab.directory(), "inner", "inner.test")?;
     let directory = scene.lab.directory();
     let configuration = format!(
         "daemon off; master_process off; pid {0}/tls.pid; error_log {0}/tls.log;\n\
@@ -183,7 +147,7 @@ fn speaks_tls_with_backends_and_passes_names_through() -> Result<()> {
     ensure!(status == "502" || status == "503", "{status}");
     // Past Weir, TLS and all.
     pool(json!({ "ca": chain, "server_name": "inner.test" }))?;
-    let (own, own_key) = certificate(&scene, "own", "own.test")?;
+    let (own, own_key) = self_signed(&scene.lab.directory(), "own", "own.test")?;
     let tls = json!({
         "certificates": [{ "chain": own, "key": own_key }],
         "passthrough": { "inner.test": "web" },

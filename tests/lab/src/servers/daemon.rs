@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv6Addr, TcpListener},
-    path::PathBuf,
+    net::{Ipv6Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use crate::{Namespace, Process, retry};
+use crate::{Backend, Namespace, Process, retry};
 
 /// How long a server may take until it accepts connections.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +35,37 @@ pub(super) struct Recipe {
 pub struct Daemon {
     recipe: Recipe,
     process: Option<Process>,
+}
+
+/// A program on a backend that serves as soon as it accepts connections to the backend's IPv4
+/// address. `command` is told of a directory for its files, and gives the program with its
+/// arguments; the program must not go into the background. `end` ends it without waiting for its
+/// clients.
+///
+/// # Errors
+/// It cannot be started, or does not serve; with what it printed.
+pub fn program(
+    backend: &Backend,
+    port: u16,
+    end: Signal,
+    command: impl Fn(&Namespace, &Path) -> Command + Send + 'static,
+) -> Result<Daemon> {
+    let directory = backend.directory.join(format!("server-{port}"));
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let (log, address) = (directory.join("log"), (backend.addresses.v4, port));
+    let (namespace, client) = (backend.namespace.clone(), backend.namespace.clone());
+    Daemon::started(Recipe {
+        host: backend.namespace.clone(),
+        port,
+        command: Box::new(move || command(&namespace, &directory)),
+        ready: Box::new(move || {
+            client.run(|| TcpStream::connect(address))??;
+            Ok(())
+        }),
+        end,
+        log,
+    })
 }
 
 impl Daemon {
@@ -89,6 +120,20 @@ impl Daemon {
         self.process
             .take()
             .map_or(Ok(()), |mut process| process.stop().map(drop))
+    }
+
+    /// Kills it (SIGKILL): what it has not written is lost.
+    ///
+    /// # Errors
+    /// It is not running, or may not be signalled.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running()?.signal(Signal::SIGKILL)?;
+        self.stop()
+    }
+
+    /// What it has printed since it was started.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.recipe.log).unwrap_or_else(|error| error.to_string())
     }
 
     /// Stops it where it is: connections are accepted by the kernel, and nothing answers.

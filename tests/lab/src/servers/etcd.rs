@@ -1,11 +1,9 @@
 //! A store of shared configurations.
 
-use std::{fs, net::TcpStream};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use super::daemon::{Daemon, Recipe};
+use super::daemon::{Daemon, program};
 use crate::Backend;
 
 /// etcd, a cluster of one, on the backend's IPv4 address. `arguments` are added to its own.
@@ -14,22 +12,19 @@ use crate::Backend;
 /// # Errors
 /// It cannot be started, or does not serve; with what it printed.
 pub fn etcd(backend: &Backend, port: u16, arguments: &[&str]) -> Result<Daemon> {
-    let directory = backend.directory.join(format!("etcd-{port}"));
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    let (log, address) = (directory.join("log"), (backend.addresses.v4, port));
-    let (namespace, client) = (backend.namespace.clone(), backend.namespace.clone());
+    let address = backend.addresses.v4;
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     let scheme = match arguments.iter().any(|word| word.starts_with("--cert-file")) {
         true => "https",
         false => "http",
     };
-    Daemon::started(Recipe {
-        host: backend.namespace.clone(),
+    program(
+        backend,
         port,
-        command: Box::new(move || {
+        Signal::SIGKILL,
+        move |namespace, directory| {
             let mut command = namespace.command("etcd");
-            let listen = format!("{scheme}://{}:{port}", address.0);
+            let listen = format!("{scheme}://{address}:{port}");
             let peer = format!("http://127.0.0.1:{}", port + 1);
             command.arg("--data-dir").arg(directory.join("data"));
             command.args(["--listen-client-urls", &listen]);
@@ -40,12 +35,6 @@ pub fn etcd(backend: &Backend, port: u16, arguments: &[&str]) -> Result<Daemon> 
             command.args(["--logger", "zap", "--log-level", "warn"]);
             command.args(&arguments);
             command
-        }),
-        ready: Box::new(move || {
-            client.run(|| TcpStream::connect(address))??;
-            Ok(())
-        }),
-        end: Signal::SIGKILL,
-        log,
-    })
+        },
+    )
 }

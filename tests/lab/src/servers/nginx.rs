@@ -1,11 +1,11 @@
 //! An HTTP server.
 
-use std::{fs, net::TcpStream};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use super::daemon::{Daemon, Recipe};
+use super::daemon::{Daemon, program};
 use crate::Backend;
 
 /// nginx, one process, on all the backend's addresses. It answers `GET /` with the backend's
@@ -14,33 +14,42 @@ use crate::Backend;
 /// # Errors
 /// It cannot be started, or does not serve; with what it printed.
 pub fn nginx(backend: &Backend, port: u16) -> Result<Daemon> {
-    let directory = backend.directory.join(format!("nginx-{port}"));
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    let file = directory.join("nginx.conf");
-    fs::write(&file, configuration(&backend.name, port))
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    let (log, address) = (directory.join("log"), (backend.addresses.v4, port));
-    let (namespace, client) = (backend.namespace.clone(), backend.namespace.clone());
-    Daemon::started(Recipe {
-        host: backend.namespace.clone(),
-        port,
-        command: Box::new(move || {
-            let mut command = namespace.command("nginx");
-            command.arg("-p").arg(&directory).arg("-c").arg(&file);
-            command.args(["-e", "stderr"]);
-            command
-        }),
-        ready: Box::new(move || {
-            client.run(|| TcpStream::connect(address))??;
-            Ok(())
-        }),
-        end: Signal::SIGTERM,
-        log,
-    })
+    let name = &backend.name;
+    let server = format!(
+        r#"
+    server {{
+        listen {port} backlog=4096;
+        listen [::]:{port} ipv6only=on backlog=4096;
+        location = / {{ return 200 "{name}\n"; }}
+        location = /healthz {{ return 200 "ok"; }}
+    }}
+"#
+    );
+    nginx_with(backend, port, &server)
 }
 
-fn configuration(name: &str, port: u16) -> String {
+/// nginx, one process, with these `server` and `upstream` blocks, one of which listens on `port`.
+///
+/// # Errors
+/// It cannot be started, or does not serve; with what it printed.
+pub fn nginx_with(backend: &Backend, port: u16, blocks: &str) -> Result<Daemon> {
+    let file = backend.directory.join(format!("nginx-{port}.conf"));
+    fs::write(&file, configuration(blocks))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    program(
+        backend,
+        port,
+        Signal::SIGTERM,
+        move |namespace, directory| {
+            let mut command = namespace.command("nginx");
+            command.arg("-p").arg(directory).arg("-c").arg(&file);
+            command.args(["-e", "stderr"]);
+            command
+        },
+    )
+}
+
+fn configuration(blocks: &str) -> String {
     // Without a master there is one process, which is the one that gets the signals.
     format!(
         r#"
@@ -61,12 +70,7 @@ http {{
     keepalive_requests 10000000;
     keepalive_timeout 1h;
     default_type text/plain;
-    server {{
-        listen {port} backlog=4096;
-        listen [::]:{port} ipv6only=on backlog=4096;
-        location = / {{ return 200 "{name}\n"; }}
-        location = /healthz {{ return 200 "ok"; }}
-    }}
+{blocks}
 }}
 "#
     )
