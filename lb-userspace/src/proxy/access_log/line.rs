@@ -83,7 +83,7 @@ pub struct Entry<'a> {
     pub status: u16,
     /// Whether the answer came to its end.
     pub complete: bool,
-    /// Pool and backend that answered, if one did.
+    /// Pool and backend that answered, or that failed last.
     pub backend: Option<(&'a str, &'a str)>,
     /// Tries after the first.
     pub retries: u32,

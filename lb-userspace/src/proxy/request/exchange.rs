@@ -36,6 +36,8 @@ struct Logged {
     began: SystemTime,
     start: Instant,
     tries: u32,
+    /// Who failed last, where Weir answers.
+    failed: Option<Rc<Upstream>>,
     answered: Option<Duration>,
 }
 
@@ -83,6 +85,7 @@ impl Exchange {
                 began: SystemTime::now(),
                 start: Instant::now(),
                 tries: 0,
+                failed: None,
                 answered: None,
             }));
         }
@@ -134,6 +137,9 @@ impl Exchange {
 
     /// Weir answers.
     pub(crate) fn answered_here(&mut self, status: u16) {
+        if let (Some(log), Some(at)) = (&mut self.log, &self.at) {
+            log.failed = Some(at.upstream.clone());
+        }
         self.leave();
         self.status = status;
         self.service.stats().own_answers.add(1);
@@ -173,13 +179,14 @@ impl Exchange {
             return;
         };
         let at = self.at.as_ref();
+        let upstream = at.map(|at| &at.upstream).or(logged.failed.as_ref());
         log.record(&Entry {
             seen: &logged.seen,
             service: &self.service.plan.name,
             began: logged.began,
             status: self.status,
             complete: self.complete,
-            backend: at.map(|at| (&*at.upstream.backend.pool, &*at.upstream.backend.name)),
+            backend: upstream.map(|at| (&*at.backend.pool, &*at.backend.name)),
             retries: logged.tries.saturating_sub(1),
             bytes_in: self.source.as_ref().map_or(0, |source| source.received()),
             bytes_out: self.bytes_out,
