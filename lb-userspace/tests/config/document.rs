@@ -134,7 +134,11 @@ fn examples() -> PathBuf {
 
 #[test]
 fn examples_load() {
-    let directories = [examples(), examples().join("active-active")];
+    let directories = [
+        examples(),
+        examples().join("active-active"),
+        examples().join("three-tier"),
+    ];
     let files: Vec<PathBuf> = directories
         .iter()
         .flat_map(|directory| fs::read_dir(directory).unwrap())

@@ -54,6 +54,11 @@ const TOOLS: &[Tool] = &[
         "postgresql",
         "shows a database behind Weir",
     ),
+    tool(
+        "/usr/lib/python3/dist-packages/psycopg2/__init__.py",
+        "python3-psycopg2",
+        "lets an example's application servers ask a database",
+    ),
 ];
 
 /// What the client of etcd is built with.
