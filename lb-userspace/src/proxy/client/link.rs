@@ -64,6 +64,15 @@ impl Link {
 }
 
 impl Link {
+    /// Whether it is to end where nothing is under way: with its listener, but not before its
+    /// first request, as its client cannot know that.
+    pub(super) fn is_to_end(&self) -> bool {
+        match self.requests.get() {
+            0 => self.listener.is_over(&self.worker),
+            _ => self.listener.is_closing(),
+        }
+    }
+
     /// Whether it is encrypted.
     pub(crate) fn is_tls(&self) -> bool {
         self.tls.get().is_some()

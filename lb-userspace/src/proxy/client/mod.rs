@@ -79,7 +79,8 @@ async fn first_bytes(link: &Link, stream: &mut Stream, wait: std::time::Duration
 }
 
 /// Waits for bytes with nothing allocated to hold them. None: the connection has ended, the time
-/// is over, or the listener closes.
+/// is over, or the listener closes, which a connection that has not asked for anything outlives:
+/// its client could not know.
 async fn read_some(link: &Link, stream: &mut Stream, timer: &Timer) -> Option<Bytes> {
     let read: io::Result<Bytes> = poll_fn(|cx| {
         let mut scratch = link.worker.scratch.borrow_mut();
@@ -88,7 +89,7 @@ async fn read_some(link: &Link, stream: &mut Stream, timer: &Timer) -> Option<By
             Poll::Ready(read) => {
                 Poll::Ready(read.map(|()| Bytes::copy_from_slice(buffer.filled())))
             }
-            Poll::Pending if link.listener.is_closing() => Poll::Ready(Ok(Bytes::new())),
+            Poll::Pending if link.is_to_end() => Poll::Ready(Ok(Bytes::new())),
             Poll::Pending => timer.poll(cx).map(|()| Ok(Bytes::new())),
         }
     })

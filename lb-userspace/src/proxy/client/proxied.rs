@@ -45,7 +45,7 @@ async fn header(
             let mut buffer = ReadBuf::new(&mut bytes);
             match tcp.poll_peek(cx, &mut buffer) {
                 Poll::Ready(peeked) => Poll::Ready(peeked.ok()),
-                Poll::Pending if listener.is_closing() => Poll::Ready(None),
+                Poll::Pending if listener.is_over(worker) => Poll::Ready(None),
                 Poll::Pending => timer.poll(cx).map(|()| None),
             }
         })

@@ -74,7 +74,7 @@ async fn peeked(link: &Link, tcp: &TcpStream, timer: &Timer) -> Option<Option<St
             let mut buffer = tokio::io::ReadBuf::new(&mut bytes);
             match tcp.poll_peek(cx, &mut buffer) {
                 Poll::Ready(peeked) => Poll::Ready(peeked.ok()),
-                Poll::Pending if link.listener.is_closing() => Poll::Ready(None),
+                Poll::Pending if link.is_to_end() => Poll::Ready(None),
                 Poll::Pending => timer.poll(cx).map(|()| None),
             }
         })
