@@ -1,12 +1,13 @@
-//! `weir agent`: everything put together, until a signal ends it.
+//! `weir agent`: everything put together, until a signal ends it, or another agent takes over.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, net::UdpSocket, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -14,9 +15,10 @@ use crate::{
     config::{Config, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options, Pin},
     ha, health,
-    proxy::{Proxy, access_log},
+    proxy::{Listening, Proxy, access_log},
     shared,
-    state::{self, Parts},
+    state::{self, Known, Parts, State},
+    takeover::{self, Door, Given, Sockets, Taken},
 };
 
 /// Where the configuration is.
@@ -27,12 +29,13 @@ pub enum Source {
     Shared(shared::Options),
 }
 
-/// Loads the configuration and the data path, and runs until SIGINT or SIGTERM.
+/// Loads the configuration and the data path, and runs until SIGINT or SIGTERM, or until another
+/// agent has taken over. `takeover`: from the one that runs, if one does.
 ///
 /// # Errors
 ///
 /// What is wrong with the configuration, the sockets or the data path.
-pub async fn run(source: Source) -> anyhow::Result<()> {
+pub async fn run(source: Source, takeover: bool) -> anyhow::Result<()> {
     let (config, opened) = match source {
         Source::File(file) => (Config::load(&file)?, None),
         Source::Shared(options) => {
@@ -41,10 +44,38 @@ pub async fn run(source: Source) -> anyhow::Result<()> {
         }
     };
     raise_descriptors();
-    // Before the data path: an agent that is running keeps its own.
-    let listeners = api::listen(&config.agent.admin).await?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    reopen_logs_on_hangup()?;
+    let Some(taken) = taken(&config, takeover).await? else {
+        // Before the data path: an agent that is running keeps its own.
+        let begun = Begun::new(&config)?.start(&config)?;
+        return begun.run(config, opened, ha::Known::default()).await;
+    };
+    let (begun, link) = Begun::taken_over(&config, taken);
+    match begun.and_then(|begun| begun.start(&config)) {
+        Ok(begun) => {
+            let known = link.attached().await;
+            begun.run(config, opened, known).await
+        }
+        Err(error) => {
+            link.refuse(&error).await;
+            Err(error.context("the agent that runs goes on, as this one cannot take over"))
+        }
+    }
+}
+
+/// What another agent has given up.
+async fn taken(config: &Config, takeover: bool) -> anyhow::Result<Option<Taken>> {
+    if !takeover {
+        return Ok(None);
+    }
+    let taken = takeover::take(&config.agent).await?;
+    if taken.is_none() {
+        tracing::info!("no agent runs to take over from");
+    }
+    Ok(taken)
+}
+
+fn reopen_logs_on_hangup() -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -52,67 +83,285 @@ pub async fn run(source: Source) -> anyhow::Result<()> {
             access_log::reopen();
         }
     });
+    Ok(())
+}
 
-    let dataplane = DataPlane::load(&options(&config)).context("loading the data path")?;
-    warn_of_sysctls();
-    let (targets, checked) = mpsc::unbounded_channel();
-    let verdicts = health::spawn(checked);
-    let admin = config.agent.admin.clone();
-    let proxy = Proxy::new(config.agent.proxy.workers as usize);
-    let (serving, served) = watch::channel(Arc::default());
-    let initial = config.clone();
-    let tables = dataplane.peers();
-    let (state, owner) = state::spawn(Parts {
-        config,
-        dataplane,
-        proxy,
-        targets,
-        verdicts,
-        serving,
-    })?;
-    let (state, following) = match opened {
-        None => (state, None),
-        Some(opened) => {
-            let (handle, running) = shared::spawn(opened, state.clone())?;
-            (state.sharing(handle), Some(running))
-        }
-    };
-    let sync = ha::sync::start(&initial.ha, tables)?;
-    // Last: whoever takes addresses can serve them.
-    let ha = ha::spawn(&initial.ha, served.clone())?;
-    let synced = sync.as_ref().map(|sync| sync.synced.clone());
-    let routes = ha::routes::spawn(&initial, served, synced)?;
-    if let Some(sync) = &sync {
-        ha.follow(sync.synced.clone());
-    }
-    let peers = sync.as_ref().map(|sync| sync.peers.clone());
-    tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
+/// What an agent has before its data path.
+struct Begun {
+    sockets: Sockets,
+    listening: Listening,
+    known: Vec<Known>,
+}
 
-    let router = api::router(state.clone(), ha.clone(), peers, routes.views());
-    let outcome = tokio::select! {
-        served = api::serve(listeners, router) => served.context("admin API"),
-        () = ha.failed() => Err(anyhow!("the thread that keeps the addresses has ended")),
-        () = routes.failed() => Err(anyhow!("the thread that announces VIPs has ended")),
-        _ = interrupt.recv() => {
-            tracing::info!("interrupted");
-            Ok(())
-        }
-        _ = terminate.recv() => {
-            tracing::info!("terminated");
-            Ok(())
-        }
-    };
-    // Others take over while the data path still serves.
-    tokio::join!(routes.end(), ha.end());
-    drop(following);
-    if outcome.is_err() {
-        // As where it had died: clients need not notice.
-        state.let_go().await;
+impl Begun {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let sync = config.ha.sync.as_ref();
+        Ok(Self {
+            sockets: Sockets {
+                api: api::listen(&config.agent.admin)?,
+                door: Door::open(&config.agent)?,
+                sync: sync.map(|sync| ha::sync::listen(sync.listen)).transpose()?,
+            },
+            listening: Listening::new(),
+            known: Vec::new(),
+        })
     }
-    // The last of them: the owner ends and detaches the data path.
-    drop(state);
-    owner.await.context("the owner of the state")?;
-    outcome
+
+    /// Goes on with what another agent has, as far as this one wants the same.
+    fn taken_over(config: &Config, taken: Taken) -> (anyhow::Result<Self>, takeover::Link) {
+        let Taken {
+            link,
+            admin,
+            admin_tcp,
+            door,
+            sync,
+            listening,
+            known,
+        } = taken;
+        let sync = match (&config.ha.sync, sync) {
+            (Some(sync), Some((old, socket))) if sync.listen == old => Ok(Some(socket)),
+            (sync, _) => {
+                let sync = sync.as_ref();
+                sync.map(|sync| ha::sync::listen(sync.listen)).transpose()
+            }
+        };
+        let api = api::Listeners::taken_over(&config.agent.admin, admin, admin_tcp);
+        let sockets = api.and_then(|api| {
+            let sync = sync?;
+            Ok(Sockets { api, door, sync })
+        });
+        let begun = sockets.map(|sockets| Self {
+            sockets,
+            listening,
+            known,
+        });
+        (begun, link)
+    }
+
+    /// Has the data path and the proxy serve.
+    fn start(self, config: &Config) -> anyhow::Result<Running> {
+        let dataplane = DataPlane::load(&options(config)).context("loading the data path")?;
+        warn_of_sysctls();
+        let (targets, checked) = mpsc::unbounded_channel();
+        let verdicts = health::spawn(checked);
+        let proxy = Proxy::new(config.agent.proxy.workers as usize).take_over(self.listening);
+        let (serving, served) = watch::channel(Arc::default());
+        let tables = dataplane.peers();
+        let (state, owner) = state::spawn(Parts {
+            config: config.clone(),
+            dataplane,
+            proxy,
+            targets,
+            known: self.known,
+            verdicts,
+            serving,
+        })?;
+        Ok(Running {
+            sockets: self.sockets,
+            state,
+            owner,
+            served,
+            tables,
+        })
+    }
+}
+
+/// An agent that serves. What it does for the node beside that, and its API, are still to come.
+struct Running {
+    sockets: Sockets,
+    state: State,
+    owner: JoinHandle<()>,
+    served: watch::Receiver<ha::Serving>,
+    tables: Option<Arc<dyn ha::sync::Tables>>,
+}
+
+impl Running {
+    /// Goes on until it ends. `known`: how it stood with the node when the agent before this one
+    /// left it.
+    async fn run(
+        self,
+        config: Config,
+        opened: Option<shared::Opened>,
+        known: ha::Known,
+    ) -> anyhow::Result<()> {
+        let Self {
+            mut sockets,
+            state,
+            owner,
+            served,
+            tables,
+        } = self;
+        sockets.set_own(true);
+        let node = sockets.sync_node(&config, tables, known.synced);
+        let node =
+            node.and_then(|sync| Node::start(&config, opened, state.clone(), sync, served, known));
+        let outcome = match node {
+            Ok(node) => node.run(&config, &mut sockets).await,
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            // As where it had died: clients need not notice.
+            state.let_go().await;
+        }
+        // The last of them: the owner ends and detaches the data path, if it still has it.
+        drop(state);
+        owner.await.context("the owner of the state")?;
+        outcome
+    }
+}
+
+impl Sockets {
+    /// Whether their files are this agent's.
+    fn set_own(&mut self, own: bool) {
+        self.api.file.own = own;
+        self.door.file.own = own;
+    }
+
+    /// Speaks with the nodes that are to know this one's flows.
+    fn sync_node(
+        &self,
+        config: &Config,
+        tables: Option<Arc<dyn ha::sync::Tables>>,
+        synced: bool,
+    ) -> anyhow::Result<Option<ha::sync::Node>> {
+        let socket = self.sync.as_ref().map(UdpSocket::try_clone).transpose()?;
+        ha::sync::start(&config.ha, tables, socket, synced)
+    }
+}
+
+/// What the agent does for the node beside serving.
+struct Node {
+    state: State,
+    following: Option<shared::Running>,
+    sync: Option<ha::sync::Node>,
+    ha: ha::Ha,
+    routes: ha::routes::Routes,
+}
+
+/// Why it does so no more.
+enum End {
+    /// It is told to end.
+    Told,
+    /// It cannot go on.
+    Failed(anyhow::Error),
+    /// Another agent has the data path.
+    Given(Given),
+}
+
+impl Node {
+    fn start(
+        config: &Config,
+        opened: Option<shared::Opened>,
+        state: State,
+        sync: Option<ha::sync::Node>,
+        served: watch::Receiver<ha::Serving>,
+        known: ha::Known,
+    ) -> anyhow::Result<Self> {
+        let (state, following) = match opened {
+            None => (state, None),
+            Some(opened) => {
+                let (handle, running) = shared::spawn(opened, state.clone())?;
+                (state.sharing(handle), Some(running))
+            }
+        };
+        // Last: whoever takes addresses can serve them.
+        let ha = ha::spawn(&config.ha, served.clone(), &known.groups)?;
+        let synced = sync.as_ref().map(|sync| sync.synced.clone());
+        let routes = ha::routes::spawn(config, served, synced.clone(), known.announced)?;
+        if let Some(synced) = synced {
+            ha.follow(synced);
+        }
+        Ok(Self {
+            state,
+            following,
+            sync,
+            ha,
+            routes,
+        })
+    }
+
+    /// Serves the API until something ends it, and ends.
+    async fn run(self, config: &Config, sockets: &mut Sockets) -> anyhow::Result<()> {
+        let end = self.serve(config, sockets).await;
+        let Self {
+            state,
+            following,
+            sync,
+            ha,
+            routes,
+        } = self;
+        drop(following);
+        drop(state);
+        let outcome = match end {
+            Ok(End::Given(given)) => {
+                sockets.set_own(false);
+                let known = ha::Known {
+                    announced: routes.leave().await,
+                    groups: ha.leave().await,
+                    synced: sync.as_ref().is_some_and(|sync| *sync.synced.borrow()),
+                };
+                if let Some(sync) = sync {
+                    sync.end().await;
+                }
+                given.leave(known).await;
+                tracing::info!("another agent has taken over; what is under way here may end");
+                return Ok(());
+            }
+            Ok(End::Told) => Ok(()),
+            Ok(End::Failed(error)) | Err(error) => Err(error),
+        };
+        // Others take over while the data path still serves.
+        tokio::join!(routes.end(), ha.end());
+        outcome
+    }
+
+    async fn serve(&self, config: &Config, sockets: &mut Sockets) -> anyhow::Result<End> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let peers = self.sync.as_ref().map(|sync| sync.peers.clone());
+        let views = self.routes.views();
+        let router = api::router(self.state.clone(), self.ha.clone(), peers, views);
+        let mut serving = sockets.api.serve(&router)?;
+        let admin = &config.agent.admin;
+        tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
+        loop {
+            let link = tokio::select! {
+                failed = serving.failed() => {
+                    let error = failed.err().unwrap_or_else(|| anyhow!("it has ended"));
+                    return Ok(End::Failed(error.context("admin API")));
+                }
+                () = self.ha.failed() => {
+                    let error = anyhow!("the thread that keeps the addresses has ended");
+                    return Ok(End::Failed(error));
+                }
+                () = self.routes.failed() => {
+                    let error = anyhow!("the thread that announces VIPs has ended");
+                    return Ok(End::Failed(error));
+                }
+                _ = interrupt.recv() => {
+                    tracing::info!("interrupted");
+                    return Ok(End::Told);
+                }
+                _ = terminate.recv() => {
+                    tracing::info!("terminated");
+                    return Ok(End::Told);
+                }
+                link = sockets.door.accept(&config.agent) => link,
+            };
+            tracing::info!("another agent begins to take over");
+            // What comes meanwhile waits for whoever serves then.
+            serving.stop();
+            match takeover::give(link, &self.state, sockets).await {
+                Ok(given) => return Ok(End::Given(given)),
+                Err(why) => {
+                    tracing::warn!(
+                        "the other agent has not taken over, and this one goes on: {why:#}"
+                    );
+                }
+            }
+            serving = sockets.api.serve(&router)?;
+        }
+    }
 }
 
 /// The proxy needs a descriptor a connection, on both sides.

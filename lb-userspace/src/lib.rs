@@ -13,3 +13,4 @@ pub mod next_hop;
 pub mod proxy;
 pub mod shared;
 pub mod state;
+pub mod takeover;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lb_userspace::ha::sync::{
-    Node, Options, Tables,
+    Node, Options, Tables, listen,
     record::{Record, Vip},
     spawn,
 };
@@ -79,13 +79,13 @@ fn free() -> SocketAddr {
     socket.local_addr().expect("it has an address")
 }
 
-fn start(listen: SocketAddr, peer: SocketAddr, key: u8, tables: &Arc<Ports>) -> Node {
+fn start(address: SocketAddr, peer: SocketAddr, key: u8, tables: &Arc<Ports>) -> Node {
     let options = Options {
-        listen,
         peers: vec![peer],
         key: [key; 32],
     };
-    spawn(&options, tables.clone()).expect("a node")
+    let socket = listen(address).expect("a socket");
+    spawn(&options, socket, tables.clone(), false).expect("a node")
 }
 
 fn eventually(what: &str, is: impl Fn() -> bool) {

@@ -119,7 +119,7 @@ impl Agent {
         let namespace = balancer.namespace.clone();
         let sharing: Vec<_> = sharing.iter().map(|&word| word.to_owned()).collect();
         let mut agent = Self {
-            process: launch(&namespace, &config, &sharing, &log)?,
+            process: launch(&namespace, &config, &sharing, &[], &log)?,
             namespace,
             config,
             sharing,
@@ -157,8 +157,41 @@ impl Agent {
     ///
     /// It cannot be run.
     pub fn launch_again(&mut self) -> Result<()> {
-        self.process = launch(&self.namespace, &self.config, &self.sharing, &self.log)?;
+        self.process = self.launch(&[])?;
         Ok(())
+    }
+
+    fn launch(&self, more: &[&str]) -> Result<Process> {
+        let Self {
+            namespace,
+            config,
+            sharing,
+            log,
+            ..
+        } = self;
+        launch(namespace, config, sharing, more, log)
+    }
+
+    /// Has another take over, with the configuration as it is now, and waits until it has; the old
+    /// one, which ends what is under way.
+    ///
+    /// # Errors
+    ///
+    /// It has not, and has ended; this is the old one still.
+    pub fn take_over(&mut self) -> Result<Process> {
+        let begun = self.log().len();
+        let mut new = self.launch(&["--takeover"])?;
+        let ready = retry(PATIENCE, || {
+            // One that has ended is not worth waiting for.
+            let running = new.is_running();
+            let log = self.log();
+            let log = log.get(begun..).unwrap_or_default();
+            let ready = log.contains(": ready") && log.contains("another agent has taken over");
+            ensure!(ready || !running, "not yet: {log}");
+            Ok(ready)
+        })?;
+        ensure!(ready, "it has ended: {}", &self.log()[begun..]);
+        Ok(std::mem::replace(&mut self.process, new))
     }
 
     /// Changes the configuration that [`Agent::start_again`] starts with.
@@ -170,6 +203,11 @@ impl Agent {
         let mut document = serde_json::from_slice(&std::fs::read(&self.config)?)?;
         change(&mut document);
         Ok(std::fs::write(&self.config, document.to_string())?)
+    }
+
+    /// The file with its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Where it pins what outlives it.
@@ -341,7 +379,13 @@ impl Agent {
     }
 }
 
-fn launch(namespace: &Namespace, config: &Path, sharing: &[String], log: &Path) -> Result<Process> {
+fn launch(
+    namespace: &Namespace,
+    config: &Path,
+    sharing: &[String],
+    more: &[&str],
+    log: &Path,
+) -> Result<Process> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -352,6 +396,7 @@ fn launch(namespace: &Namespace, config: &Path, sharing: &[String], log: &Path) 
         _ => "--local",
     };
     command.args(["agent", option]).arg(config).args(sharing);
+    command.args(more);
     command.stderr(log);
     Process::spawn(command)
 }

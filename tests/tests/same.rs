@@ -52,6 +52,7 @@ impl Node {
             config,
             dataplane,
             proxy: Proxy::new(1),
+            known: Vec::new(),
             targets,
             verdicts: judged,
             serving: tokio::sync::watch::Sender::default(),

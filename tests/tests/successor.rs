@@ -5,6 +5,10 @@ use std::{fs, io::ErrorKind, path::PathBuf, thread, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use lab::{Balancer, Lab, Plan, Wiring, retry};
+use lb_userspace::{
+    dataplane::{Attach, DataPlane, Interface, Limits, Options, Pin},
+    desired::Desired,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use weir_tests::{
@@ -388,4 +392,66 @@ fn another_layout_begins_anew() -> Result<()> {
     // Those of stable slots need nothing that is remembered.
     held.all_say()?;
     one_data_path(&scene)
+}
+
+/// One that lets another take its data path goes on with its own program where that one has put
+/// its own in the place of it, and died.
+#[test]
+fn takes_back_what_a_newcomer_had_that_died() -> Result<()> {
+    let lab = Lab::new(&Plan::default())?;
+    let device = lab.lb_devices()[0].clone();
+    let options = Options {
+        interfaces: vec![Interface {
+            name: device.clone(),
+            attach: Attach::Native,
+        }],
+        hash_key: [1, 2],
+        limits: Limits {
+            services: 10,
+            backends: 10,
+            flows: 1000,
+        },
+        pin: Some(Pin {
+            directory: lab.pins(),
+            source_addresses: Vec::new(),
+            peer_source_addresses: Vec::new(),
+        }),
+        tell_peers: false,
+    };
+    let here = lab.lb().clone();
+    lab.lb().run(move || {
+        let runtime = tokio::runtime::Runtime::new()?;
+        let _within = runtime.enter();
+        let begin = || {
+            let mut dataplane = DataPlane::load(&options)?;
+            dataplane.apply(&Desired::default())?;
+            dataplane.attach()?;
+            anyhow::Ok(dataplane)
+        };
+        let runs = |dataplane: &DataPlane| {
+            let program = dataplane.with_program(|program| program.info())??.id();
+            let shown = here
+                .command("ip")
+                .args(["link", "show", &device])
+                .output()?;
+            let shown = String::from_utf8(shown.stdout)?;
+            Ok::<_, anyhow::Error>(shown.contains(&format!("xdp id {program} ")))
+        };
+        let mut old = begin()?;
+        ensure!(begin().is_err(), "it is locked");
+        old.offer()?;
+        let new = begin()?;
+        ensure!(runs(&new)? && !runs(&old)?, "the new one is not there");
+        ensure!(old.keep().is_err(), "the new one has it");
+        new.let_go();
+        old.keep()?;
+        ensure!(runs(&old)?, "the old one is not there");
+        ensure!(begin().is_err(), "it is locked again");
+        // It is as whole as ever: the next one can have it, and it ends.
+        old.offer()?;
+        let new = begin()?;
+        old.let_go();
+        ensure!(runs(&new)?, "the next one is not there");
+        Ok(())
+    })?
 }

@@ -2,32 +2,54 @@
 
 use std::{
     fs::{self, Permissions},
-    io::ErrorKind,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    io::{self, ErrorKind},
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::config::Admin;
 
-/// Open listeners. Dropping them removes the socket's file.
+/// Open listeners.
 pub struct Listeners {
     unix: UnixListener,
     tcp: Option<TcpListener>,
-    _file: SocketFile,
+    /// The Unix socket's.
+    pub file: SocketFile,
 }
 
-struct SocketFile(PathBuf);
+/// A Unix socket's file, which is removed when this is dropped, if it is this agent's.
+pub struct SocketFile {
+    path: PathBuf,
+    /// Whether it is this agent's, and not that of one to take over from, or that has taken over.
+    pub own: bool,
+}
+
+impl SocketFile {
+    /// The file at this path.
+    pub fn new(path: &Path, own: bool) -> Self {
+        let path = path.to_owned();
+        Self { path, own }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0)
+        if self.own
+            && let Err(error) = fs::remove_file(&self.path)
             && error.kind() != ErrorKind::NotFound
         {
-            tracing::warn!("removing {}: {error}", self.0.display());
+            tracing::warn!("removing {}: {error}", self.path.display());
         }
     }
 }
@@ -37,22 +59,12 @@ impl Drop for SocketFile {
 /// # Errors
 ///
 /// Names the address; in particular where another agent answers there.
-pub async fn listen(admin: &Admin) -> anyhow::Result<Listeners> {
+pub fn listen(admin: &Admin) -> anyhow::Result<Listeners> {
     let path = &admin.socket;
     let unix = unix(path).with_context(|| format!("admin socket {}", path.display()))?;
-    let file = SocketFile(path.clone());
-    let tcp = match admin.listen {
-        Some(address) => {
-            let listener = TcpListener::bind(address).await;
-            Some(listener.with_context(|| format!("admin address {address}"))?)
-        }
-        None => None,
-    };
-    Ok(Listeners {
-        unix,
-        tcp,
-        _file: file,
-    })
+    let file = SocketFile::new(path, true);
+    let tcp = admin.listen.map(tcp).transpose()?;
+    Ok(Listeners { unix, tcp, file })
 }
 
 fn unix(path: &Path) -> anyhow::Result<UnixListener> {
@@ -61,7 +73,8 @@ fn unix(path: &Path) -> anyhow::Result<UnixListener> {
     }
     if UnixStream::connect(path).is_ok() {
         bail!(
-            "another agent answers there: stop it, or give this one another `agent.admin.socket`"
+            "another agent answers there: take over from it (`--takeover`), stop it, or give this \
+             one another `agent.admin.socket`"
         );
     }
     // What an agent that was killed has left; anything but a socket stays, and bind refuses.
@@ -69,6 +82,7 @@ fn unix(path: &Path) -> anyhow::Result<UnixListener> {
         fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
 }
@@ -78,18 +92,104 @@ fn is_socket(file: &fs::Metadata) -> bool {
     file.file_type().is_socket()
 }
 
-/// Answers requests until dropped.
-///
-/// # Errors
-///
-/// A listener's.
-pub async fn serve(listeners: Listeners, router: Router) -> std::io::Result<()> {
-    let unix = axum::serve(listeners.unix, router.clone());
-    match listeners.tcp {
-        Some(tcp) => {
-            let tcp = axum::serve(tcp, router);
-            tokio::try_join!(unix.into_future(), tcp.into_future()).map(|_| ())
+fn tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok::<_, io::Error>(listener)
+    };
+    listen().with_context(|| format!("admin address {address}"))
+}
+
+impl Listeners {
+    /// Goes on with those of an agent before this one, where they are what is wanted. The file is
+    /// not this one's yet.
+    ///
+    /// # Errors
+    ///
+    /// An address that the other did not have cannot be bound.
+    pub fn taken_over(
+        admin: &Admin,
+        unix: OwnedFd,
+        old: Option<(SocketAddr, OwnedFd)>,
+    ) -> anyhow::Result<Self> {
+        let tcp = match (admin.listen, old) {
+            (Some(address), Some((old, socket))) if address == old => Some(socket.into()),
+            (address, _) => address.map(tcp).transpose()?,
+        };
+        Ok(Self {
+            unix: unix.into(),
+            tcp,
+            file: SocketFile::new(&admin.socket, false),
+        })
+    }
+
+    /// The Unix socket, for another process.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn unix(&self) -> io::Result<OwnedFd> {
+        Ok(self.unix.try_clone()?.into())
+    }
+
+    /// The TCP socket, if there is one, for another process.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn tcp(&self) -> io::Result<Option<(SocketAddr, OwnedFd)>> {
+        let share = |tcp: &TcpListener| Ok((tcp.local_addr()?, tcp.try_clone()?.into()));
+        self.tcp.as_ref().map(share).transpose()
+    }
+
+    /// Answers requests until that is stopped or dropped. Within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn serve(&self, router: &Router) -> io::Result<Serving> {
+        let (stop, stopped) = watch::channel(());
+        let stopped = || {
+            let mut stopped = stopped.clone();
+            // Nothing is ever sent.
+            async move { drop(stopped.changed().await) }
+        };
+        let mut tasks = JoinSet::new();
+        let unix = tokio::net::UnixListener::from_std(self.unix.try_clone()?)?;
+        let served = axum::serve(unix, router.clone()).with_graceful_shutdown(stopped());
+        tasks.spawn(served.into_future());
+        if let Some(tcp) = &self.tcp {
+            let tcp = tokio::net::TcpListener::from_std(tcp.try_clone()?)?;
+            let served = axum::serve(tcp, router.clone()).with_graceful_shutdown(stopped());
+            tasks.spawn(served.into_future());
         }
-        None => unix.await,
+        Ok(Serving { tasks, _stop: stop })
+    }
+}
+
+/// The API as it is served.
+pub struct Serving {
+    tasks: JoinSet<io::Result<()>>,
+    // Its end is what is told.
+    _stop: watch::Sender<()>,
+}
+
+impl Serving {
+    /// Accepts no more; requests that are under way are answered.
+    pub fn stop(mut self) {
+        self.tasks.detach_all();
+    }
+
+    /// Returns when it cannot go on.
+    ///
+    /// # Errors
+    ///
+    /// Why.
+    pub async fn failed(&mut self) -> anyhow::Result<()> {
+        match self.tasks.join_next().await {
+            Some(ended) => Ok(ended??),
+            None => Ok(()),
+        }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 pub(crate) use self::pools::{Drain, Weight};
 pub use self::{
     error::{Body as ErrorBody, Error},
-    listen::{Listeners, listen, serve},
+    listen::{Listeners, Serving, SocketFile, listen},
 };
 use crate::{
     config::{Config, Draft, Problem, Problems, from_json},

@@ -66,6 +66,11 @@ enum Verb {
         /// With etcd: where to keep a copy of the shared part, to go on with without etcd.
         #[arg(long, value_name = "FILE", default_value = "/var/lib/weir/shared.json")]
         copy: PathBuf,
+        /// Take over from the agent that runs with the same `agent.admin.socket` and `agent.pin`,
+        /// if one does: no connection is refused or lost, and that one ends when what is under way
+        /// has. Where this one cannot start, the other goes on.
+        #[arg(long)]
+        takeover: bool,
     },
     /// Say whether a configuration is valid, and what is wrong with it; touches nothing.
     Check {
@@ -130,10 +135,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             config,
             local,
             copy,
+            takeover,
         } => {
             let source = config.with(local, copy)?;
             log();
-            agent::run(source).await
+            agent::run(source, takeover).await
         }
         Verb::Config(verb) => config::run(verb).await,
         Verb::Check { file } => {

@@ -98,7 +98,7 @@ impl Pin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Unix socket; an absolute path of at most 107 bytes.
+    /// Unix socket; an absolute path of at most 98 bytes.
     pub socket: PathBuf,
     /// TCP as well, if set.
     #[serde(skip_serializing_if = "Option::is_none")]

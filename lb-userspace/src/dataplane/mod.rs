@@ -83,6 +83,8 @@ pub struct DataPlane {
     moved: Arc<Notify>,
     janitor: Arc<Janitor>,
     peers: Option<Arc<Peers>>,
+    /// Held while the flow tables are tidied up; whether that may be.
+    tidying: Arc<Mutex<bool>>,
     // Ends the tasks with the data path.
     tasks: JoinSet<()>,
 }
@@ -139,6 +141,7 @@ impl DataPlane {
             peers,
             moved,
             janitor,
+            tidying: Arc::new(Mutex::new(true)),
             tasks,
         })
     }
@@ -186,7 +189,8 @@ impl DataPlane {
         {
             tracing::warn!("the last of an earlier agent's flows: {error}");
         }
-        tasks::tidy_up(&mut self.tasks, &self.state, &self.janitor);
+        let tidied = (&self.state, &self.janitor, &self.tidying);
+        tasks::tidy_up(&mut self.tasks, tidied);
         Ok(())
     }
 
@@ -208,6 +212,44 @@ impl DataPlane {
         if self.pins.take().is_some() {
             tracing::info!("the data path goes on without this agent");
         }
+    }
+
+    /// Lets another agent [load](DataPlane::load) what is pinned and put its own program in the
+    /// place of this one, which goes on until then; nothing is to be changed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is pinned.
+    pub fn offer(&mut self) -> anyhow::Result<()> {
+        let (pins, _) = self.pins.as_mut().context(
+            "the data path is not pinned (`agent.pin` is \"\"), so no other agent can take it",
+        )?;
+        *lock(&self.tidying) = false;
+        pins.unlock();
+        Ok(())
+    }
+
+    /// Goes on where the other agent did not come: where it has put its program in the place of
+    /// this one, and died, this one's comes back.
+    ///
+    /// # Errors
+    ///
+    /// Another agent still has what is pinned; or the kernel's.
+    pub fn keep(&mut self) -> anyhow::Result<()> {
+        let Some((pins, _)) = &mut self.pins else {
+            return Ok(());
+        };
+        pins.lock_again()?;
+        let mut state = lock(&self.state);
+        let ebpf = state.ebpf.as_mut().context("the program is detached")?;
+        let program = loader::xdp(ebpf, loader::PROGRAM)?.info()?.id();
+        let indexes = self.interfaces.iter().map(|(_, index)| *index);
+        if !pins.runs(program, indexes)? {
+            self.attachments = attach::attach(ebpf, self.pins.as_mut(), &self.interfaces)?;
+        }
+        drop(state);
+        *lock(&self.tidying) = true;
+        Ok(())
     }
 
     /// Makes the data path do what is desired, whatever it did before.
@@ -392,7 +434,7 @@ impl Drop for DataPlane {
     }
 }
 
-/// The state, also after a panic elsewhere: the next apply repairs what is half done.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+/// What is locked, also after a panic elsewhere: the next apply repairs what is half done.
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -47,8 +47,12 @@ pub(super) fn spawn(
 }
 
 /// Starts the janitor. Not before everything is applied: it forgets flows of what is not there.
-pub(super) fn tidy_up(tasks: &mut JoinSet<()>, state: &Arc<Mutex<State>>, janitor: &Arc<Janitor>) {
-    tasks.spawn(tidy(state.clone(), janitor.clone()));
+/// What it works on, and whether it may.
+pub(super) fn tidy_up(
+    tasks: &mut JoinSet<()>,
+    (state, janitor, may): (&Arc<Mutex<State>>, &Arc<Janitor>, &Arc<Mutex<bool>>),
+) {
+    tasks.spawn(tidy(state.clone(), janitor.clone(), may.clone()));
 }
 
 /// Tells the resolver where backends are, for a small part of the time that a CPU has.
@@ -109,15 +113,24 @@ async fn request(mut requests: AsyncFd<RingBuf<MapData>>, resolver: Resolver) {
 }
 
 /// Frees what nothing needs any more, and settles slots.
-async fn tidy(state: Arc<Mutex<State>>, janitor: Arc<Janitor>) {
+async fn tidy(state: Arc<Mutex<State>>, janitor: Arc<Janitor>, may: Arc<Mutex<bool>>) {
     let mut passes = interval(JANITOR_INTERVAL);
     passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         passes.tick().await;
-        let (janitor, state) = (janitor.clone(), state.clone());
-        match tokio::task::spawn_blocking(move || pass(&state, &janitor)).await {
+        let (janitor, state, may) = (janitor.clone(), state.clone(), may.clone());
+        let pass = move || {
+            let may = lock(&may);
+            if *may {
+                pass(&state, &janitor)?;
+            }
+            Ok(())
+        };
+        match tokio::task::spawn_blocking(pass).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("reading the flow tables: {error}"),
+            Ok(Err::<(), std::io::Error>(error)) => {
+                tracing::warn!("reading the flow tables: {error}");
+            }
             Err(error) => tracing::warn!("the janitor: {error}"),
         }
     }

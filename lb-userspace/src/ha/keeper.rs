@@ -16,8 +16,8 @@ use nix::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    announce::Announcer, interfaces::Interfaces, kernel::Kernel, log::Log, realtime, set::Set,
-    view::GroupView, vrrp::Role,
+    announce::Announcer, handover::KnownGroup, interfaces::Interfaces, kernel::Kernel, log::Log,
+    realtime, set::Set, view::GroupView, vrrp::Role,
 };
 use crate::config::ha::{Group, Ha};
 
@@ -41,6 +41,8 @@ pub(super) enum Command {
     Synced(bool),
     /// Show everything.
     View(oneshot::Sender<BTreeMap<String, GroupView>>),
+    /// End, and leave everything as it is for another agent to go on with.
+    Leave(oneshot::Sender<BTreeMap<String, KnownGroup>>),
     /// Give everything up, and end.
     End,
 }
@@ -71,6 +73,8 @@ pub(super) struct Keeper {
     wake: Arc<EventFd>,
     roles: watch::Sender<Roles>,
     look_at: Instant,
+    /// Another agent goes on.
+    left: bool,
     /// Ending: when at the latest.
     end_at: Option<Instant>,
 }
@@ -83,6 +87,7 @@ impl Keeper {
         commands: mpsc::Receiver<Command>,
         wake: Arc<EventFd>,
         roles: watch::Sender<Roles>,
+        known: &BTreeMap<String, KnownGroup>,
     ) -> std::io::Result<Self> {
         let now = Instant::now();
         let mut together: BTreeMap<(bool, &str), Vec<(&String, &Group)>> = BTreeMap::new();
@@ -95,8 +100,10 @@ impl Keeper {
         }
         let addresses = config.groups.values().flat_map(|group| &group.addresses);
         let mut kernel = Kernel::connect()?;
+        let mut sets: Vec<_> = together.values().map(|set| Set::new(set, now)).collect();
+        sets.iter_mut().for_each(|set| set.learn(known));
         Ok(Self {
-            sets: together.values().map(|set| Set::new(set, now)).collect(),
+            sets,
             moving: addresses.map(|address| address.address).collect(),
             interfaces: kernel.interfaces()?,
             kernel,
@@ -106,6 +113,7 @@ impl Keeper {
             wake,
             roles,
             look_at: now,
+            left: false,
             end_at: None,
         })
     }
@@ -237,6 +245,12 @@ impl Keeper {
                     // Who asked may have left.
                     let _ = reply.send(self.sets.iter().flat_map(Set::view).collect());
                 }
+                Command::Leave(reply) => {
+                    self.left = true;
+                    // Who asked may have left.
+                    let _ = reply.send(self.sets.iter().flat_map(Set::known).collect());
+                    return;
+                }
                 Command::End => {
                     let mut longest = Duration::ZERO;
                     self.each(|set, tools| longest = longest.max(set.end(tools)));
@@ -248,7 +262,9 @@ impl Keeper {
 
     fn is_over(&self) -> bool {
         let late = |end: Instant| Instant::now() >= end;
-        self.end_at
-            .is_some_and(|end| late(end) || self.sets.iter().all(Set::inherited))
+        let ended = self
+            .end_at
+            .is_some_and(|end| late(end) || self.sets.iter().all(Set::inherited));
+        self.left || ended
     }
 }

@@ -7,6 +7,7 @@
 
 mod announce;
 mod checksum;
+mod handover;
 mod interfaces;
 mod keeper;
 mod kernel;
@@ -36,13 +37,14 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use self::{
+    handover::{Known, KnownGroup, KnownRule},
+    view::{GroupCounters, GroupView, PeerView, TrackView, TransitionView},
+    vrrp::Role,
+};
 use self::{
     keeper::{Command, Keeper, Roles},
     log::Log,
-};
-pub use self::{
-    view::{GroupCounters, GroupView, PeerView, TrackView, TransitionView},
-    vrrp::Role,
 };
 use crate::config::ha;
 
@@ -105,12 +107,17 @@ impl Orders {
     }
 }
 
-/// Starts the thread, in the calling thread's network namespace; within a tokio runtime.
+/// Starts the thread, in the calling thread's network namespace; within a tokio runtime. `known`:
+/// how it stood with the groups of an agent that this one goes on for.
 ///
 /// # Errors
 ///
 /// The kernel's, about sockets or threads.
-pub fn spawn(config: &ha::Ha, serving: watch::Receiver<Serving>) -> anyhow::Result<Ha> {
+pub fn spawn(
+    config: &ha::Ha,
+    serving: watch::Receiver<Serving>,
+    known: &BTreeMap<String, KnownGroup>,
+) -> anyhow::Result<Ha> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let wake = Arc::new(EventFd::from_flags(flags)?);
     let (commands, incoming) = mpsc::channel();
@@ -123,7 +130,7 @@ pub fn spawn(config: &ha::Ha, serving: watch::Receiver<Serving>) -> anyhow::Resu
     let mut thread = None;
     let mut tracking = JoinSet::new();
     if !config.groups.is_empty() {
-        let keeper = Keeper::new(config, Log::start(), incoming, wake, role);
+        let keeper = Keeper::new(config, Log::start(), incoming, wake, role, known);
         let keeper = keeper.context("high availability")?;
         let builder = thread::Builder::new().name("weir-ha".to_owned());
         thread = Some(builder.spawn(|| keeper.run())?);
@@ -200,9 +207,23 @@ impl Ha {
         while roles.changed().await.is_ok() {}
     }
 
+    /// Ends without giving anything up, for another agent of this node to go on at once: how it
+    /// stands with the groups.
+    pub async fn leave(&self) -> BTreeMap<String, KnownGroup> {
+        let (reply, answer) = oneshot::channel();
+        self.0.orders.give(Command::Leave(reply));
+        let known = answer.await.unwrap_or_default();
+        self.join().await;
+        known
+    }
+
     /// Hands everything over, and returns when others have taken it or nobody does.
     pub async fn end(&self) {
         self.0.orders.give(Command::End);
+        self.join().await;
+    }
+
+    async fn join(&self) {
         let thread = self
             .0
             .thread

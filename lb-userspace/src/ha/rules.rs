@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{interfaces::Interfaces, view::TrackView};
+use super::{handover::KnownRule, interfaces::Interfaces, view::TrackView};
 use crate::config::ha::{Group, Track, TrackKind};
 
 /// The rules of a group, by name.
@@ -63,6 +63,25 @@ impl Rules {
     /// Takes in what was found out elsewhere; whether it is news.
     pub(super) fn set(&mut self, name: &str, passes: bool, reason: &str) -> bool {
         (self.0.get_mut(name)).is_some_and(|rule| rule.set(passes, reason))
+    }
+
+    /// Begins with what the agent before this one had found.
+    pub(super) fn learn(&mut self, known: &BTreeMap<String, KnownRule>) {
+        for (name, rule) in known {
+            self.set(name, rule.passes, &rule.reason);
+        }
+    }
+
+    /// What was found, for the agent that takes over.
+    pub(super) fn known(&self) -> BTreeMap<String, KnownRule> {
+        let known = |(name, rule): (&String, &Rule)| {
+            let known = KnownRule {
+                passes: rule.passes,
+                reason: rule.reason.clone(),
+            };
+            (name.clone(), known)
+        };
+        self.0.iter().map(known).collect()
     }
 
     /// How much lower the priority is to be.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    handover::KnownGroup,
     keeper::Tools,
     link::Link,
     view::{GroupView, TransitionView, seconds},
@@ -60,6 +61,35 @@ impl Set {
             changes: 0,
             heirs: None,
         }
+    }
+
+    /// Goes on where the agent before this one has ended.
+    pub(super) fn learn(&mut self, known: &BTreeMap<String, KnownGroup>) {
+        let now = Instant::now();
+        let mut active = true;
+        for link in &mut self.links {
+            let group = known.get(&link.name);
+            active &= group.is_some_and(|group| group.role == Role::Active);
+            if let Some(group) = group {
+                link.rules.learn(&group.track);
+            }
+        }
+        self.weigh(now);
+        if active {
+            self.machine.go_on();
+        }
+    }
+
+    /// For the agent that takes over.
+    pub(super) fn known(&self) -> BTreeMap<String, KnownGroup> {
+        let known = |link: &Link| {
+            let group = KnownGroup {
+                role: self.role(),
+                track: link.rules.known(),
+            };
+            (link.name.clone(), group)
+        };
+        self.links.iter().map(known).collect()
     }
 
     pub(super) fn role(&self) -> Role {

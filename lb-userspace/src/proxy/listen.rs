@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use nix::ifaddrs::getifaddrs;
@@ -14,24 +14,40 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that wait to be accepted; the kernel allows `net.core.somaxconn` of them.
 const BACKLOG: i32 = 4096;
 
-/// The sockets of one VIP and port, until the workers have taken theirs.
-pub(crate) struct Sockets(Vec<Mutex<Option<TcpListener>>>);
+/// The sockets of one VIP and port.
+pub(crate) struct Sockets {
+    sockets: Vec<TcpListener>,
+    workers: usize,
+}
 
 impl Sockets {
-    /// Binds a socket for each worker. The address need not be on an interface (yet).
+    /// Takes these, of an agent before this one, and binds as many more as it takes for each
+    /// worker to have one. The address need not be on an interface (yet).
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
-        let sockets = (0..workers).map(|_| Ok(Mutex::new(Some(listener(address)?))));
-        sockets.collect::<io::Result<_>>().map(Self)
+    pub(crate) fn bind(
+        address: SocketAddr,
+        workers: usize,
+        taken_over: &[TcpListener],
+    ) -> io::Result<Self> {
+        let old = taken_over.iter().map(TcpListener::try_clone);
+        let new = taken_over.len()..workers;
+        let sockets = old.chain(new.map(|_| listener(address)));
+        let sockets = sockets.collect::<io::Result<_>>()?;
+        Ok(Self { sockets, workers })
     }
 
-    /// A worker's socket; once.
-    pub(crate) fn take(&self, worker: usize) -> Option<TcpListener> {
-        let socket = self.0.get(worker)?;
-        socket.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// A worker's sockets: more than one where the agent before this one had more workers, as
+    /// what waits in a socket is lost when that is closed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn of(&self, worker: usize) -> io::Result<Vec<TcpListener>> {
+        let own = self.sockets.iter().skip(worker).step_by(self.workers);
+        own.map(TcpListener::try_clone).collect()
     }
 }
 
@@ -53,6 +69,9 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Listening sockets by address; those of one address share its connections.
+pub type Listening = BTreeMap<SocketAddr, Vec<TcpListener>>;
+
 /// The listeners that there are, by address.
 #[derive(Default)]
 pub(crate) struct Listeners(BTreeMap<SocketAddr, Arc<Sockets>>);
@@ -67,7 +86,8 @@ pub struct ListenError {
 }
 
 impl Listeners {
-    /// Those of these services: the old ones where there are, the rest newly bound.
+    /// Those of these services: the old ones where there are, else those of the agent before
+    /// this one, the rest newly bound.
     ///
     /// # Errors
     ///
@@ -76,13 +96,15 @@ impl Listeners {
         &self,
         services: impl Iterator<Item = (&'a str, SocketAddr)>,
         workers: usize,
+        taken_over: &Listening,
     ) -> Result<Listeners, ListenError> {
         let mut next = BTreeMap::new();
         for (service, address) in services {
             let sockets = match self.0.get(&address) {
                 Some(sockets) => sockets.clone(),
                 None => {
-                    let sockets = Sockets::bind(address, workers);
+                    let taken_over = taken_over.get(&address).map_or(&[][..], Vec::as_slice);
+                    let sockets = Sockets::bind(address, workers, taken_over);
                     warn_if_nowhere(service, address.ip());
                     Arc::new(sockets.map_err(|source| ListenError {
                         service: service.to_owned(),
@@ -94,6 +116,19 @@ impl Listeners {
             next.insert(address, sockets);
         }
         Ok(Listeners(next))
+    }
+
+    /// All sockets, for another process.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn share(&self) -> io::Result<Listening> {
+        let share = |(address, sockets): (&SocketAddr, &Arc<Sockets>)| {
+            let shared = sockets.sockets.iter().map(TcpListener::try_clone);
+            Ok((*address, shared.collect::<io::Result<_>>()?))
+        };
+        self.0.iter().map(share).collect()
     }
 
     /// The sockets on an address.

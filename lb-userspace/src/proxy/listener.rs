@@ -29,7 +29,7 @@ pub(crate) struct Listener {
     service: RefCell<Rc<LocalService>>,
     /// The tick at which what is under way is cut; none while it listens.
     over: Cell<Option<u32>>,
-    accepting: RefCell<Option<AbortHandle>>,
+    accepting: RefCell<Vec<AbortHandle>>,
 }
 
 impl Listener {
@@ -41,18 +41,22 @@ impl Listener {
     pub(crate) fn open(
         worker: &Rc<Worker>,
         address: SocketAddr,
-        socket: std::net::TcpListener,
+        sockets: Vec<std::net::TcpListener>,
         service: Rc<LocalService>,
     ) -> io::Result<Rc<Listener>> {
-        let socket = TcpListener::from_std(socket)?;
+        let sockets = sockets.into_iter().map(TcpListener::from_std);
+        let sockets: Vec<_> = sockets.collect::<io::Result<_>>()?;
         let listener = Rc::new(Listener {
             address,
             service: RefCell::new(service),
             over: Cell::new(None),
             accepting: RefCell::default(),
         });
-        let task = spawn_local(accept(worker.clone(), listener.clone(), socket));
-        *listener.accepting.borrow_mut() = Some(task.abort_handle());
+        let tasks = sockets.into_iter().map(|socket| {
+            let task = spawn_local(accept(worker.clone(), listener.clone(), socket));
+            task.abort_handle()
+        });
+        listener.accepting.borrow_mut().extend(tasks);
         Ok(listener)
     }
 
@@ -73,7 +77,7 @@ impl Listener {
 
     /// Accepts no more; what is under way may go on for as long as the service says.
     pub(crate) fn close(&self, worker: &Worker) {
-        if let Some(task) = self.accepting.borrow_mut().take() {
+        for task in self.accepting.borrow_mut().drain(..) {
             task.abort();
         }
         let time = self.service.borrow().plan.http.timeouts.drain;

@@ -45,7 +45,7 @@ use tokio::sync::watch;
 use self::{compile::Registry, listen::Listeners, snapshot::Snapshot};
 pub use self::{
     compile::Unusable,
-    listen::ListenError,
+    listen::{ListenError, Listening},
     stats::{BackendHttpCounters, HttpCounters},
 };
 use crate::{config::Config, desired::Desired};
@@ -70,6 +70,10 @@ pub struct Proxy {
     registry: Registry,
     listeners: Listeners,
     running: Option<Running>,
+    /// Of an agent before this one, until it is known which are needed.
+    taken_over: Listening,
+    /// Until it is opened: what the workers are to do then.
+    held: Option<Snapshot>,
 }
 
 struct Running {
@@ -85,7 +89,8 @@ pub struct Prepared {
 }
 
 impl Proxy {
-    /// A proxy of so many workers, which serves nothing yet; 0: as many as there are CPUs.
+    /// A proxy of so many workers, which serves nothing before it is opened; 0: as many as there
+    /// are CPUs.
     pub fn new(workers: usize) -> Self {
         let workers = match workers {
             0 => worker::cpus().len().max(1),
@@ -96,7 +101,16 @@ impl Proxy {
             registry: Registry::new(workers),
             listeners: Listeners::default(),
             running: None,
+            taken_over: Listening::new(),
+            held: Some(Snapshot::default()),
         }
+    }
+
+    /// The same, going on with the sockets of an agent before this one: what waits in them is
+    /// accepted too.
+    pub fn take_over(mut self, taken_over: Listening) -> Self {
+        self.taken_over = taken_over;
+        self
     }
 
     /// Gets ready for a change: binds what is not bound yet, and reads certificates.
@@ -109,7 +123,9 @@ impl Proxy {
             let address = SocketAddr::new(local.address, local.port);
             (name.as_str(), address)
         });
-        let listeners = self.listeners.with(services, self.workers)?;
+        let listeners = self
+            .listeners
+            .with(services, self.workers, &self.taken_over)?;
         let snapshot = self.registry.snapshot(config, desired, &listeners)?;
         Ok(Prepared {
             listeners,
@@ -117,7 +133,7 @@ impl Proxy {
         })
     }
 
-    /// Makes a change; the workers have taken it over when this returns.
+    /// Makes a change; the workers have taken it over when this returns, if it is open.
     ///
     /// # Errors
     ///
@@ -129,8 +145,36 @@ impl Proxy {
             None if prepared.snapshot.listeners.is_empty() => return Ok(()),
             none => none.insert(Running::start(self.workers)?),
         };
-        running.publish(prepared.snapshot);
+        match &mut self.held {
+            Some(held) => *held = prepared.snapshot,
+            None => running.publish(prepared.snapshot),
+        }
         Ok(())
+    }
+
+    /// Begins to accept connections. Those that have come since the sockets were bound wait.
+    pub fn open(&mut self) {
+        self.taken_over.clear();
+        if let (Some(held), Some(running)) = (self.held.take(), &self.running) {
+            running.publish(held);
+        }
+    }
+
+    /// Its sockets, for another process to accept from.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn share(&self) -> std::io::Result<Listening> {
+        self.listeners.share()
+    }
+
+    /// Accepts no more. What is under way goes on; dropping this waits for it.
+    pub fn close(&mut self) {
+        self.listeners = Listeners::default();
+        if let Some(running) = &self.running {
+            running.publish(Snapshot::default());
+        }
     }
 
     /// Reads certificates again that have changed; connections keep theirs.
@@ -164,10 +208,10 @@ impl Proxy {
 impl Drop for Proxy {
     /// Closes the listeners, and waits until what is under way has ended or its time is over.
     fn drop(&mut self) {
+        self.close();
         let Some(running) = self.running.take() else {
             return;
         };
-        running.publish(Snapshot::default());
         drop(running.snapshots);
         for thread in running.threads {
             if thread.join().is_err() {

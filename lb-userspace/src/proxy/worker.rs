@@ -36,6 +36,9 @@ const MANY: u32 = 1000;
 /// How often a worker that ends looks whether it can.
 const WAIT: Duration = Duration::from_millis(20);
 
+/// After so many of them its connections look, too.
+const LOOK: u32 = 50;
+
 /// Starts a worker, which ends when the snapshots' sender is dropped. It says on `done` when it
 /// has taken a snapshot over.
 ///
@@ -107,8 +110,14 @@ async fn run(number: usize, mut snapshots: watch::Receiver<Arc<Snapshot>>, done:
         }
     }
     // The last snapshot had no listeners: what is under way ends, or is cut when its time is over.
+    let mut waits: u32 = 0;
     while worker.links.get() > 0 {
         sleep(WAIT).await;
+        waits += 1;
+        if waits.is_multiple_of(LOOK) {
+            // Those that have not asked for anything look at nothing but their own time.
+            worker.timers.wake_all();
+        }
     }
 }
 
@@ -162,10 +171,8 @@ fn take_over(
             listener.serve(service);
             continue;
         }
-        let Some(socket) = wanted.sockets.take(worker.number) else {
-            continue;
-        };
-        match Listener::open(worker, *address, socket, service) {
+        let sockets = wanted.sockets.of(worker.number);
+        match sockets.and_then(|sockets| Listener::open(worker, *address, sockets, service)) {
             Ok(listener) => drop(listeners.insert(*address, listener)),
             Err(error) => tracing::error!(%address, "cannot listen: {error}"),
         }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::{
     location::{Location, NoLocation, Tls},
-    node::spawn,
+    node::{Running, spawn},
     open::{Opened, Options, open},
     push::push,
     store::StoreError,

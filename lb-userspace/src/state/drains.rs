@@ -7,6 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::handover::KnownDrain;
+
 /// A backend by the names of its pool and its own.
 pub(super) type Name = (String, String);
 
@@ -123,6 +125,15 @@ impl Drains {
             }
         }
         pools
+    }
+
+    /// A backend's drain, for the agent that takes over.
+    pub(super) fn known(&self, pool: &str, backend: &str) -> Option<KnownDrain> {
+        let drain = self.0.get(pool)?.get(backend)?;
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        Some(KnownDrain {
+            deadline: drain.deadline.map(left),
+        })
     }
 
     /// For people.

@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::view::HealthView;
+use super::{handover::KnownHealth, view::HealthView};
 use crate::{
     config::{Config, Pool},
     dataplane::DataPlane,
@@ -71,6 +71,30 @@ impl Verdicts {
                 }
             }
         }
+    }
+
+    /// The last verdict on a backend, for the agent that takes over.
+    pub(super) fn known(&self, pool: &str, backend: &str) -> Option<KnownHealth> {
+        let verdict = self.0.get(pool)?.get(backend)?;
+        Some(KnownHealth {
+            address: verdict.address,
+            health: verdict.health,
+            lived: verdict.lived,
+            reason: verdict.reason.clone(),
+            since: verdict.since,
+        })
+    }
+
+    /// Notes what [`Verdicts::known`] said at the agent before this one.
+    pub(super) fn learn(&mut self, pool: String, backend: String, known: KnownHealth) {
+        let verdict = Verdict {
+            address: known.address,
+            health: known.health,
+            lived: known.lived,
+            reason: known.reason,
+            since: known.since,
+        };
+        self.0.entry(pool).or_default().insert(backend, verdict);
     }
 
     /// Forgets verdicts on what of a pool's touched backends (`None`: of all) is not checked any

@@ -5,6 +5,7 @@ mod apply;
 mod compile;
 mod conditions;
 mod drains;
+mod handover;
 mod health;
 mod look;
 mod owner;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     drains::DrainView,
+    handover::{Known, KnownDrain, KnownHealth, Offer},
     owner::{Parts, spawn},
     view::{BackendView, HealthView, PoolView, ServiceView, StatusView},
 };
@@ -91,6 +93,7 @@ enum Command {
     Explain(Question, oneshot::Sender<anyhow::Result<Explanation>>),
     Look(Look),
     LetGo(oneshot::Sender<()>),
+    Offer(oneshot::Sender<anyhow::Result<Offer>>),
 }
 
 /// A way to ask the owner.
@@ -264,6 +267,16 @@ impl State {
     pub async fn let_go(&self) {
         // An owner that has ended has let go, or has detached.
         let _ = self.ask(Command::LetGo).await;
+    }
+
+    /// Offers the data path and the proxy's sockets to another agent. Until it is known whether
+    /// that has taken them, requests wait.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is pinned; or the kernel's.
+    pub async fn offer(&self) -> anyhow::Result<Offer> {
+        self.ask(Command::Offer).await?
     }
 
     async fn look<T: Send + 'static>(

@@ -16,6 +16,7 @@ use super::{
     compile::targets,
     conditions::Conditions,
     drains::{Drains, Left, Name},
+    handover::{Known, Offer},
     health::Verdicts,
     pending::Pending,
     ramps::Ramps,
@@ -35,6 +36,14 @@ const WAITING: usize = 256;
 /// How often drains and ramps move on.
 const STEP: Duration = Duration::from_secs(1);
 
+/// How the data path is let go.
+enum Leave {
+    /// With nobody to go on with it, yet.
+    Alone(oneshot::Sender<()>),
+    /// To another agent, if that takes it.
+    To(oneshot::Sender<anyhow::Result<Offer>>),
+}
+
 /// What the owner works with.
 pub struct Parts {
     /// The configuration to begin with.
@@ -45,6 +54,8 @@ pub struct Parts {
     pub proxy: Proxy,
     /// Where the health checks learn what to check.
     pub targets: mpsc::UnboundedSender<Retarget>,
+    /// What the agent before this one knew of backends, if this one takes over.
+    pub known: Vec<Known>,
     /// Their verdicts.
     pub verdicts: mpsc::Receiver<Change>,
     /// Where it is told which services can be served, of those that shared addresses depend on.
@@ -110,10 +121,12 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
     owner
         .verdicts
         .inherit(owner.live.config(), &owner.dataplane);
+    owner.learn(parts.known);
     owner.commit(&all)?;
     let fresh = owner.conditions.iter().filter(|(_, is)| is.fresh);
     owner.waiting = fresh.map(|(name, _)| name.clone()).collect();
     owner.dataplane.attach().map_err(Refused::Unattached)?;
+    owner.proxy.open();
     let (commands, incoming) = mpsc::channel(WAITING);
     let task = tokio::spawn(owner.run(incoming, parts.verdicts));
     let shared = None;
@@ -135,12 +148,22 @@ impl Owner {
                 count = commands.recv_many(&mut asked, WAITING) => match count {
                     // Requests that are under way have some time to end.
                     0 => return block_in_place(|| drop(self)),
-                    _ => if let Some(done) = block_in_place(|| self.answer(asked.drain(..))) {
-                        block_in_place(|| self.let_go());
-                        // Who asked may have left.
-                        let _ = done.send(());
-                        return;
-                    },
+                    _ => {
+                        let mut asked = asked.drain(..);
+                        while let Some(leave) = block_in_place(|| self.answer(&mut asked)) {
+                            match leave {
+                                Leave::Alone(done) => {
+                                    block_in_place(|| self.let_go());
+                                    // Who asked may have left.
+                                    let _ = done.send(());
+                                    return;
+                                }
+                                Leave::To(asking) => if let Some(done) = self.offer(asking).await {
+                                    return block_in_place(|| self.hand_over(done));
+                                },
+                            }
+                        }
+                    }
                 },
                 _ = verdicts.recv_many(&mut judged, WAITING), if !verdicts.is_closed() => {
                     block_in_place(|| self.judge(judged.drain(..)));
@@ -151,9 +174,9 @@ impl Owner {
     }
 
     /// Answers in order. Changes that follow each other are made together, and answered when
-    /// they are in the data path. Returns whom to tell when the data path is let go, if that is
-    /// wanted: what was asked for after it is not done.
-    fn answer(&mut self, commands: impl Iterator<Item = Command>) -> Option<oneshot::Sender<()>> {
+    /// they are in the data path. Returns how the data path is to be let go, if that is wanted;
+    /// what was asked for after it is left.
+    fn answer(&mut self, commands: impl Iterator<Item = Command>) -> Option<Leave> {
         let mut pending = Pending::default();
         for command in commands {
             if let Command::Change(edit, reply) = command {
@@ -172,7 +195,8 @@ impl Owner {
                     drop(reply.send(self.dataplane.explain(&question)));
                 }
                 Command::Look(look) => look(self),
-                Command::LetGo(done) => return Some(done),
+                Command::LetGo(done) => return Some(Leave::Alone(done)),
+                Command::Offer(asking) => return Some(Leave::To(asking)),
             }
         }
         self.make(pending);

@@ -8,3 +8,4 @@ mod routes;
 mod scene;
 mod split;
 mod sync;
+mod takeover;

@@ -12,6 +12,8 @@ use weir_tests::{
     conversations::Conversations,
 };
 
+use crate::takeover::{Removals, take_over};
+
 const PORT: u16 = 7000;
 
 struct Scene {
@@ -200,4 +202,22 @@ fn a_vip_goes_with_the_program() -> Result<()> {
         "{routes:?}"
     );
     Ok(())
+}
+
+#[test]
+fn vips_stay_when_another_agent_takes_over() -> Result<()> {
+    let scene = Scene::new()?;
+    let vips = scene.vips();
+    let mut agent = scene.start(&json!({ "grace": "3s" }))?;
+    scene.wait_until_held(&agent, &vips)?;
+    let log = scene.lab.directory().join("removals");
+    let removals = Removals::watch(scene.lab.lb(), log)?;
+    for _ in 0..3 {
+        take_over(&mut agent)?;
+        scene.wait_until_held(&agent, &vips)?;
+    }
+    // Past the last agent's lease.
+    std::thread::sleep(Duration::from_secs(4));
+    scene.wait_until_held(&agent, &vips)?;
+    removals.spare(&vips)
 }

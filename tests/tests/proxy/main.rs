@@ -9,5 +9,6 @@ mod idle;
 mod malformed;
 mod routes;
 mod scene;
+mod takeover;
 mod tls;
 mod tunnels;

@@ -5,12 +5,21 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio::time::timeout;
-use tokio_tungstenite::{client_async, tungstenite::Message};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use crate::scene::Scene;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A WebSocket that says everything back.
+pub(crate) async fn websocket(scene: &Scene) -> Result<WebSocketStream<TcpStream>> {
+    let tcp = scene.connect()?;
+    tcp.set_nonblocking(true)?;
+    let url = format!("ws://{}/websocket", scene.target());
+    let tcp = TcpStream::from_std(tcp)?;
+    Ok(timeout(PATIENCE, client_async(url, tcp)).await??.0)
+}
 
 #[test]
 fn carries_websockets_through_changes_that_do_not_concern_them() -> Result<()> {
@@ -18,12 +27,8 @@ fn carries_websockets_through_changes_that_do_not_concern_them() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let tcp = scene.connect()?;
-    tcp.set_nonblocking(true)?;
-    let url = format!("ws://{}/websocket", scene.target());
     runtime.block_on(async {
-        let tcp = tokio::net::TcpStream::from_std(tcp)?;
-        let (mut socket, _) = timeout(PATIENCE, client_async(url, tcp)).await??;
+        let mut socket = websocket(&scene).await?;
         let long = "x".repeat(1 << 20);
         for round in 0..3 {
             for said in ["hello", &long] {

@@ -4,9 +4,11 @@ use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
 
 use super::{Config, Problems};
 use crate::config::{Admin, FullNat, Interface, Limits, Pin, problem::join};
+use crate::takeover;
 
-/// Bytes of a Unix socket's path: `sockaddr_un` less the final zero.
-const SOCKET_PATH: usize = 107;
+/// Bytes of a Unix socket's path: `sockaddr_un` less the final zero, and what the name of the
+/// other socket is longer by.
+const SOCKET_PATH: usize = 107 - takeover::SUFFIX.len();
 /// `full-nat` source addresses.
 const SOURCES: usize = 256;
 

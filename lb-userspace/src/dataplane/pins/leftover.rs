@@ -47,7 +47,7 @@ fn open_existing(directory: &Path) -> anyhow::Result<Option<Pins>> {
         Ok(Some(lock)) => Ok(Some(Pins {
             directory: directory.to_owned(),
             fresh: Vec::new(),
-            _lock: lock,
+            lock: Some(lock),
         })),
         Ok(None) => Ok(None),
         Err(error) => match error.downcast_ref::<io::Error>() {

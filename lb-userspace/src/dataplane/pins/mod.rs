@@ -45,12 +45,13 @@ pub(crate) use self::{
 /// Characters of a map's name that the kernel keeps.
 const NAME: usize = 15;
 
-/// The directory, which no other agent has while this lives.
+/// The directory, which no other agent has while this has the lock.
 pub(crate) struct Pins {
     directory: PathBuf,
     /// Links that were made for this agent: they stay though somebody removes the pin.
     fresh: Vec<(PathBuf, PinnedLink)>,
-    _lock: File,
+    /// None while another agent may take the directory.
+    lock: Option<File>,
 }
 
 /// A pinned link.
@@ -77,10 +78,41 @@ impl Pins {
                 return Ok(Self {
                     directory: directory.to_owned(),
                     fresh: Vec::new(),
-                    _lock: lock,
+                    lock: Some(lock),
                 });
             }
         }
+    }
+
+    /// Lets another agent take the directory, and what is pinned there with it.
+    pub(crate) fn unlock(&mut self) {
+        self.lock = None;
+    }
+
+    /// Takes the directory back.
+    ///
+    /// # Errors
+    ///
+    /// Another agent has it, or the kernel's.
+    pub(crate) fn lock_again(&mut self) -> anyhow::Result<()> {
+        let lock = lock(&self.directory)?.context("the directory is gone")?;
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    /// Whether each of these interfaces runs this program, by a link that is pinned.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn runs(
+        &self,
+        program: u32,
+        mut interfaces: impl Iterator<Item = u32>,
+    ) -> anyhow::Result<bool> {
+        let links = self.links()?;
+        let is = |link: &Found, ifindex| link.ifindex == ifindex && link.program == program;
+        Ok(interfaces.all(|ifindex| links.iter().any(|link| is(link, ifindex))))
     }
 
     /// The maps of the program that an earlier agent has left in force.
@@ -194,7 +226,10 @@ impl Pins {
         stamp: &Stamp,
     ) -> anyhow::Result<()> {
         let directory = self.maps_of(program);
-        fs::create_dir(&directory)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => fs::create_dir(&directory)?,
+        }
         for id in maps {
             let map = MapData::from_id(id)?;
             let info = map.info()?;

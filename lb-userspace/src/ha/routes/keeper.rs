@@ -4,12 +4,13 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 
 use super::{
     super::{Serving, interfaces::Interfaces, kernel::Kernel},
+    End, RouteState,
     decide::decide,
     table::Table,
     view::RoutesView,
@@ -36,18 +37,19 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Runs until it is told to end; answers whether something was announced.
-    pub(super) async fn run(mut self, mut end: mpsc::Receiver<oneshot::Sender<bool>>) {
+    /// Runs until it is told to end; it is told how.
+    pub(super) async fn run(mut self, mut end: mpsc::Receiver<End>) {
         let mut ticks = interval(LOOK.min(self.routes.lease / 3));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.follow();
             tokio::select! {
                 asked = end.recv() => {
-                    let announced = self.withdraw();
-                    if let Some(reply) = asked {
-                        // Who asked may have left.
-                        let _ = reply.send(announced);
+                    // Who asked may have left.
+                    match asked {
+                        Some(End::Leave(reply)) => drop(reply.send(self.announced())),
+                        Some(End::Withdraw(reply)) => drop(reply.send(self.withdraw())),
+                        None => _ = self.withdraw(),
                     }
                     return;
                 }
@@ -92,6 +94,12 @@ impl Keeper {
         }
         let synced = self.synced.is_none();
         (!synced).then(|| "the other nodes' flows are not here yet".to_owned())
+    }
+
+    fn announced(&self) -> BTreeSet<IpAddr> {
+        let views = self.table.views.iter();
+        let announced = views.filter(|(_, view)| view.state == RouteState::Announced);
+        announced.map(|(vip, _)| *vip).collect()
     }
 
     fn withdraw(&mut self) -> bool {

@@ -13,7 +13,7 @@ mod table;
 mod tests;
 mod view;
 
-use std::{collections::BTreeSet, thread};
+use std::{collections::BTreeSet, net::IpAddr, thread};
 
 use anyhow::Context as _;
 use tokio::{
@@ -29,13 +29,21 @@ use crate::config::Config;
 /// The thread that keeps announced VIPs; where none are configured, there is none.
 pub struct Routes {
     views: watch::Receiver<RoutesView>,
-    end: mpsc::Sender<oneshot::Sender<bool>>,
+    end: mpsc::Sender<End>,
     grace: Duration,
     runs: bool,
 }
 
+/// How the thread is to end.
+enum End {
+    /// Withdraw the VIPs; whether there were any.
+    Withdraw(oneshot::Sender<bool>),
+    /// Leave them for another agent of this node; which there are.
+    Leave(oneshot::Sender<BTreeSet<IpAddr>>),
+}
+
 /// Starts the thread, in the calling thread's network namespace. `synced`: whether this node has
-/// the flows of others, if it asks them for any; until then it announces nothing.
+/// the flows of others, if it asks them for any; until then it announces nothing. `begun`: VIPs that an agent which this one goes on for announced.
 ///
 /// # Errors
 ///
@@ -44,6 +52,7 @@ pub fn spawn(
     config: &Config,
     serving: watch::Receiver<Serving>,
     synced: Option<watch::Receiver<bool>>,
+    begun: BTreeSet<IpAddr>,
 ) -> anyhow::Result<Routes> {
     let (view, views) = watch::channel(RoutesView::default());
     let (end, ended) = mpsc::channel(1);
@@ -67,7 +76,7 @@ pub fn spawn(
         kernel: Kernel::connect().context("announcing VIPs")?,
         views: view,
         table: Table::default(),
-        begun: BTreeSet::new(),
+        begun,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -98,10 +107,19 @@ impl Routes {
         while views.changed().await.is_ok() {}
     }
 
+    /// Ends and leaves the VIPs where they are, for another agent of this node to go on at once:
+    /// which there are.
+    pub async fn leave(&self) -> BTreeSet<IpAddr> {
+        let (reply, announced) = oneshot::channel();
+        // Where there is no thread there are no VIPs.
+        let _ = self.end.send(End::Leave(reply)).await;
+        announced.await.unwrap_or_default()
+    }
+
     /// Removes the VIPs, and returns when others may be taken to get their packets.
     pub async fn end(&self) {
         let (reply, announced) = oneshot::channel();
-        if self.end.send(reply).await.is_ok() && announced.await == Ok(true) {
+        if self.end.send(End::Withdraw(reply)).await.is_ok() && announced.await == Ok(true) {
             tracing::info!("forwarding for {:?} what still comes", self.grace);
             sleep(self.grace).await;
         }

@@ -51,11 +51,9 @@ pub trait Tables: Send + Sync + 'static {
     fn take(&self, records: &[Record]);
 }
 
-/// Where a node listens, and to whom it speaks.
+/// To whom a node speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Its own address and UDP port.
-    pub listen: SocketAddr,
     /// The other nodes'.
     pub peers: Vec<SocketAddr>,
     /// The key that all have.
@@ -72,23 +70,36 @@ pub struct Node {
     /// Its peers, every 100 ms.
     pub peers: watch::Receiver<PeersView>,
     // The thread ends when this is dropped.
-    _end: oneshot::Sender<()>,
+    end: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
 }
 
-/// Starts the node, in a thread of its own.
+impl Node {
+    /// Ends it; nothing reads its socket any more when this returns.
+    pub async fn end(self) {
+        drop(self.end);
+        // It has said why, if it panicked.
+        let _ = tokio::task::spawn_blocking(|| self.thread.join()).await;
+    }
+}
+
+/// Starts the node, in a thread of its own. `synced`: it has what its peers have.
 ///
 /// # Errors
 ///
-/// The kernel's, about the socket or its random generator.
-pub fn spawn(options: &Options, tables: Arc<dyn Tables>) -> anyhow::Result<Node> {
-    let socket = listen(options.listen)
-        .with_context(|| format!("listening on {} for other nodes", options.listen))?;
+/// The kernel's, about threads or its random generator.
+pub fn spawn(
+    options: &Options,
+    socket: std::net::UdpSocket,
+    tables: Arc<dyn Tables>,
+    synced: bool,
+) -> anyhow::Result<Node> {
     let boot = new_boot().map_err(|_| anyhow::anyhow!("the kernel gives no random bytes"))?;
     let sessions = options.peers.iter();
     let sessions = sessions
         .map(|&peer| (peer, Session::new(options.key, boot)))
         .collect();
-    let (synced, is_synced) = watch::channel(false);
+    let (synced, is_synced) = watch::channel(synced);
     let (view, peers) = watch::channel(PeersView::default());
     let (end, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -102,7 +113,7 @@ pub fn spawn(options: &Options, tables: Arc<dyn Tables>) -> anyhow::Result<Node>
         synced,
         view,
     };
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("weir-sync".to_owned())
         .spawn(move || {
             runtime.block_on(async {
@@ -115,11 +126,22 @@ pub fn spawn(options: &Options, tables: Arc<dyn Tables>) -> anyhow::Result<Node>
     Ok(Node {
         synced: is_synced,
         peers,
-        _end: end,
+        end,
+        thread,
     })
 }
 
-fn listen(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+/// The socket of a node at this address and UDP port.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn listen(address: SocketAddr) -> anyhow::Result<std::net::UdpSocket> {
+    let socket = bind(address);
+    socket.with_context(|| format!("listening on {address} for other nodes"))
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
     // The kernel gives less where it may not give so much; the sessions ask again.
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;

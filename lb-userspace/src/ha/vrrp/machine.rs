@@ -102,6 +102,8 @@ pub struct Machine {
     synced: bool,
     /// It has handed over, and so does not take back.
     yielded: bool,
+    /// It is to be active as soon as it can speak.
+    goes_on: bool,
     ended: bool,
     /// Backup: it has looked too late, and listens once more.
     late: bool,
@@ -120,6 +122,7 @@ impl Machine {
             priority: settings.priority,
             synced: true,
             yielded: false,
+            goes_on: false,
             ended: false,
             late: false,
             links: vec![Link::new(settings.interval, now); settings.links],
@@ -129,6 +132,13 @@ impl Machine {
             outputs: vec![Output::Release],
             settings,
         }
+    }
+
+    /// Goes on for an agent before this one, which was active until now and leaves the addresses
+    /// where they are. Before anything else.
+    pub fn go_on(&mut self) {
+        self.goes_on = true;
+        self.outputs.clear();
     }
 
     /// What is to be done since this was last called.
@@ -170,7 +180,9 @@ impl Machine {
             (Role::Initialize, true) => {
                 self.change(Role::Backup, Reason::Ready);
                 self.wait(now);
-                if self.priority == OWNER && self.synced {
+                if std::mem::take(&mut self.goes_on) {
+                    self.take(now, Reason::GoesOn);
+                } else if self.priority == OWNER && self.synced {
                     self.take(now, Reason::Owns);
                 }
             }

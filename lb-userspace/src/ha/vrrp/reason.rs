@@ -14,6 +14,9 @@ pub enum Reason {
     /// Priority 255, at the start.
     #[error("owns the addresses")]
     Owns,
+    /// The agent before this one was active, and has told this one.
+    #[error("goes on for the agent before this one")]
+    GoesOn,
     /// Nobody has been heard for long enough.
     #[error("no advertisement for {}", format_duration(millis(*.0)))]
     Silence(Duration),

@@ -59,6 +59,7 @@ impl Scene {
             config,
             dataplane,
             proxy: Proxy::new(1),
+            known: Vec::new(),
             targets,
             verdicts: judged,
             serving: tokio::sync::watch::Sender::default(),
