@@ -3,7 +3,7 @@
 use hyper::{
     HeaderMap, Response, StatusCode,
     body::Bytes,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER},
 };
 
 use super::reply::Reply;
@@ -103,6 +103,16 @@ pub(crate) fn fixed(answer: &FixedAnswer) -> Response<Reply> {
         headers.insert(RETRY_AFTER, after.clone());
     }
     response
+}
+
+/// Takes the body of Weir's own from the answer to HEAD, and leaves its length: hyper does it in
+/// HTTP/1 alone.
+pub(crate) fn without_body(response: &mut Response<Reply>) {
+    if let Reply::Own(Some(bytes)) = response.body() {
+        let length = bytes.len().into();
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+        *response.body_mut() = Reply::empty();
+    }
 }
 
 /// Sends the client elsewhere.

@@ -14,7 +14,7 @@ mod retry;
 use std::{convert::Infallible, rc::Rc};
 
 use hyper::{
-    Request, Response, Version,
+    Method, Request, Response, Version,
     body::{Body as _, Incoming},
     header::{CONNECTION, TRANSFER_ENCODING},
 };
@@ -35,6 +35,7 @@ pub(crate) async fn handle(
     let mut exchange = Exchange::begin(&link);
     let service = exchange.service.clone();
     let old = request.version() < Version::HTTP_2;
+    let head = request.method() == Method::HEAD;
     let acceptable = acceptable(&link, &request);
     let (mut parts, body) = request.into_parts();
     exchange.asks(&parts);
@@ -51,6 +52,9 @@ pub(crate) async fn handle(
     };
     if !old {
         response.headers_mut().remove(CONNECTION);
+        if head {
+            answer::without_body(&mut response);
+        }
     } else if is_last(&link) {
         answer::close(response.headers_mut());
     }
