@@ -1,4 +1,4 @@
-//! HTTPS clients: connections to a VIP over TLS, which believe one certificate alone.
+//! HTTPS clients: connections to a VIP over TLS, which believe few certificates.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -20,14 +20,17 @@ pub struct Https {
 }
 
 impl Https {
-    /// For a server at `target` of this name and certificate (PEM), whose protocols are `alpn`.
+    /// For a server at `target` of this name and one of these certificates (PEM), whose protocols
+    /// are `alpn`.
     ///
     /// # Errors
     ///
-    /// The certificate or the name cannot be used.
-    pub fn new(target: SocketAddr, name: &str, believe: &Path, alpn: &[&str]) -> Result<Self> {
+    /// A certificate or the name cannot be used.
+    pub fn new(target: SocketAddr, name: &str, believe: &[&Path], alpn: &[&str]) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(believe)?)?;
+        for file in believe {
+            roots.add(CertificateDer::from_pem_file(file)?)?;
+        }
         let mut config = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();

@@ -6,6 +6,7 @@ pub mod conversations;
 pub mod cpu;
 pub mod held;
 pub mod https;
+pub mod memory;
 pub mod probe;
 pub mod scene;
 pub mod web;

@@ -7,6 +7,9 @@
 //! | `/echo` | the request's body, as it comes, and its trailers |
 //! | `/head` | the request's line and headers, a line each |
 //! | `/bytes/N` | N bytes |
+//! | `/stream/N` | N MiB, as they are taken, without a length |
+//! | `/swallow` | how many bytes the request's body had |
+//! | `/page` | a page whose script asks for `/name` and says by which protocol |
 //! | `/status/N` | that status |
 //! | `/slow/MS` | its name, after so many milliseconds |
 //! | `/stall` | headers, a byte, and then nothing |
@@ -29,8 +32,8 @@ use anyhow::{Context as _, Result};
 use futures::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode,
-    body::{Bytes, Frame, Incoming},
+    Method, Request, Response, StatusCode,
+    body::{Body as _, Bytes, Frame, Incoming},
     service::service_fn,
 };
 use hyper_util::{
@@ -128,9 +131,14 @@ async fn serve(
         let (tcp, peer) = listener.accept().await?;
         connections.fetch_add(1, Ordering::Relaxed);
         let (name, requests) = (name.clone(), requests.clone());
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             requests.fetch_add(1, Ordering::Relaxed);
-            answer(request, name.clone(), peer)
+            let head = request.method() == Method::HEAD;
+            let answer = answer(request, name.clone(), peer);
+            async move {
+                let answer = answer.await?;
+                Ok::<_, Broken>(if head { without_body(answer) } else { answer })
+            }
         });
         tokio::spawn(async move {
             let builder = auto::Builder::new(TokioExecutor::new());
@@ -139,6 +147,26 @@ async fn serve(
                 .await;
         });
     }
+}
+
+const PAGE: &str = r#"<!doctype html><title>Weir</title><p id="says"></p><script>
+const ask = number => fetch("/name?" + number).then(answer => answer.text());
+Promise.all([...Array(50).keys()].map(ask)).then(names => {
+    const protocols = performance.getEntries().map(entry => entry.nextHopProtocol).filter(Boolean);
+    document.getElementById("says").textContent =
+        `${names.length} answers by ${[...new Set(protocols)]}`;
+});
+</script>
+"#;
+
+/// The length of a body, of which nothing is kept.
+async fn length(mut body: Incoming) -> Result<u64, Broken> {
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Broken)?;
+        length += frame.data_ref().map_or(0, |data| data.len() as u64);
+    }
+    Ok(length)
 }
 
 /// An error as an answer closes the connection.
@@ -155,6 +183,18 @@ async fn answer(
         "echo" => request.into_body().map_err(|_| Broken).boxed_unsync(),
         "head" => text(head(&request, peer)),
         "bytes" => text("x".repeat(number)),
+        "stream" => {
+            let piece = || Ok(Frame::data(Bytes::from_static(&[b'x'; 1 << 16])));
+            let pieces = futures::stream::iter(std::iter::repeat_with(piece).take(number << 4));
+            StreamBody::new(pieces).boxed_unsync()
+        }
+        "swallow" => text(format!("{}\n", length(request.into_body()).await?)),
+        "page" => {
+            let mut response = Response::new(text(PAGE.to_owned()));
+            let html = hyper::header::HeaderValue::from_static("text/html");
+            response.headers_mut().insert("content-type", html);
+            return Ok(response);
+        }
         "status" => {
             let mut response = Response::new(text(format!("{name}\n")));
             *response.status_mut() = StatusCode::from_u16(number as u16).unwrap_or_default();
@@ -180,6 +220,14 @@ async fn answer(
         }
     };
     Ok(Response::new(body))
+}
+
+/// The answer to HEAD. hyper sees to it in HTTP/1.1 alone.
+fn without_body(mut answer: Response<Body>) -> Response<Body> {
+    if let Some(length) = answer.body().size_hint().exact() {
+        answer.headers_mut().insert("content-length", length.into());
+    }
+    answer.map(|_| Empty::new().map_err(never).boxed_unsync())
 }
 
 /// Switches to a WebSocket that sends every message back.

@@ -2,7 +2,8 @@
 
 use std::{net::Ipv6Addr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use futures::channel::mpsc;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{
@@ -17,6 +18,14 @@ use tonic_health::{
     ServingStatus,
     pb::{HealthCheckRequest, health_client::HealthClient},
     server::health_reporter,
+};
+
+use tonic_reflection::{
+    self as reflection,
+    pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    },
 };
 
 use crate::scene::Scene;
@@ -46,7 +55,12 @@ fn carries_calls_streams_and_their_status() -> Result<()> {
             .set_service_status("weir", ServingStatus::Serving)
             .await;
         let incoming = TcpIncoming::from(TcpListener::from_std(listener)?);
-        let server = Server::builder().add_service(health);
+        let reflection = reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let server = Server::builder()
+            .add_service(health)
+            .add_service(reflection);
         tokio::spawn(server.serve_with_incoming(incoming));
 
         let tcp = scene.connect()?;
@@ -58,7 +72,8 @@ fn carries_calls_streams_and_their_status() -> Result<()> {
         });
         let endpoint = Endpoint::from_static("http://weir.test");
         let channel = endpoint.connect_with_connector(connector);
-        let mut client = HealthClient::new(timeout(PATIENCE, channel).await??);
+        let channel = timeout(PATIENCE, channel).await??;
+        let mut client = HealthClient::new(channel.clone());
         let request = |service: &str| HealthCheckRequest {
             service: service.to_owned(),
         };
@@ -79,6 +94,34 @@ fn carries_calls_streams_and_their_status() -> Result<()> {
             reporter.set_service_status("weir", next).await;
             expected = next;
         }
+        // Streams both ways at a time: what is asked next depends on what was answered.
+        let (asks, asked) = mpsc::unbounded();
+        let ask = |what: MessageRequest| {
+            asks.unbounded_send(ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(what),
+            })
+        };
+        ask(MessageRequest::ListServices(String::new()))?;
+        let mut client = ServerReflectionClient::new(channel);
+        let answers = timeout(PATIENCE, client.server_reflection_info(asked)).await??;
+        let mut answers = answers.into_inner();
+        let answer = timeout(PATIENCE, answers.message()).await??;
+        let answer = answer.and_then(|answer| answer.message_response);
+        let Some(MessageResponse::ListServicesResponse(services)) = answer else {
+            bail!("no services: {answer:?}");
+        };
+        ensure!(!services.service.is_empty());
+        for service in services.service {
+            ask(MessageRequest::FileContainingSymbol(service.name.clone()))?;
+            let answer = timeout(PATIENCE, answers.message()).await??;
+            let answer = answer.and_then(|answer| answer.message_response);
+            let described = matches!(answer, Some(MessageResponse::FileDescriptorResponse(_)));
+            ensure!(described, "{}: {answer:?}", service.name);
+        }
+        asks.close_channel();
+        let end = timeout(PATIENCE, answers.message()).await??;
+        ensure!(end.is_none(), "{end:?}");
         Ok(())
     })
 }

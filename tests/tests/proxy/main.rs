@@ -1,14 +1,19 @@
 //! Services of mode `local`: the HTTP proxy, with real clients and servers in namespaces.
 
 mod basics;
+mod bodies;
+mod browser;
 mod clients;
 mod drains;
 mod failures;
+mod floods;
 mod grpc;
 mod idle;
 mod malformed;
 mod routes;
 mod scene;
+mod slow;
 mod takeover;
 mod tls;
 mod tunnels;
+mod versions;

@@ -1,11 +1,17 @@
 //! TLS with clients and backends, and connections that pass by their name.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lab::{Process, retry};
+use rustls::HandshakeKind;
 use serde_json::{Value, json};
-use weir_tests::{agent::PATIENCE, certificate::self_signed};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use weir_tests::{agent::PATIENCE, certificate::self_signed, https::Https};
 
 use crate::scene::Scene;
 
@@ -159,5 +165,73 @@ fn speaks_tls_with_backends_and_passes_names_through() -> Result<()> {
     ensure!(answer == "inner.test HTTP/2.0\n", "{answer}");
     let http = scene.service()?.http.unwrap_or_default();
     ensure!(http.tunnels == 1, "{http:?}");
+    Ok(())
+}
+
+/// Certificates are replaced while clients come and go: none is refused, sessions are resumed, and
+/// the new certificate is soon the one that is shown.
+#[test]
+fn certificates_change_under_load_and_sessions_are_resumed() -> Result<()> {
+    const CLIENTS: usize = 8;
+    let scene = Scene::new(1, &json!({}), &json!({}))?;
+    let directory = scene.lab.directory();
+    let made = ["one", "two", "three", "four"].map(|file| self_signed(&directory, file, "a.test"));
+    let made = made.into_iter().collect::<Result<Vec<_>>>()?;
+    // What Weir reads; what is believed stays where it is.
+    let (chain, key) = (directory.join("chain.pem"), directory.join("chain.key"));
+    let put = |new: &(PathBuf, PathBuf)| -> Result<()> {
+        for (from, to) in [(&new.0, &chain), (&new.1, &key)] {
+            let copy = to.with_extension("new");
+            fs::copy(from, &copy)?;
+            fs::rename(&copy, to)?;
+        }
+        Ok(())
+    };
+    put(&made[0])?;
+    let tls = json!({ "certificates": [{ "chain": chain, "key": key }] });
+    change(&scene, &json!({ "tls": tls }))?;
+    let believe: Vec<&Path> = made.iter().map(|(chain, _)| &**chain).collect();
+    let (connections, resumed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
+    let client = async |_| -> Result<()> {
+        let https = Https::new(scene.target(), "a.test", &believe, &["http/1.1"])?;
+        while !stop.load(Ordering::Relaxed) {
+            let mut stream = https.connect().await?.into_inner();
+            let ask = b"GET /name HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+            stream.write_all(ask).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            connections.fetch_add(1, Ordering::Relaxed);
+            if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+                resumed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    };
+    let load = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(futures::future::try_join_all((0..CLIENTS).map(client)))
+    };
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| scene.lab.client().run(load)?);
+        let changed = made[1..].iter().try_for_each(|new| {
+            put(new)?;
+            retry(PATIENCE, || {
+                get(&scene, "a.test", &new.0, &[], "/name").map(drop)
+            })
+        });
+        stop.store(true, Ordering::Relaxed);
+        load.join().ok().context("it panicked")??;
+        changed
+    })?;
+    let (connections, resumed) = (connections.into_inner(), resumed.into_inner());
+    println!("{connections} connections, {resumed} of them resumed");
+    ensure!(
+        connections > 50 && resumed > connections / 2,
+        "{resumed} of {connections} connections resumed a session"
+    );
     Ok(())
 }

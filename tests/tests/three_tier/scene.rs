@@ -81,7 +81,7 @@ impl Scene {
     /// What makes connections to the site.
     pub(crate) fn https(&self, alpn: &[&str]) -> Result<Https> {
         let target = SocketAddr::new(self.lab.vips()[0].v4.into(), 443);
-        Https::new(target, NAME, &self.certificate, alpn)
+        Https::new(target, NAME, &[&self.certificate], alpn)
     }
 
     /// The log of what clients asked.

@@ -34,6 +34,16 @@ const TOOLS: &[Tool] = &[
     tool("openssl", "openssl", "makes certificates"),
     tool("wrk", "wrk", "makes HTTP load"),
     tool(
+        "slowhttptest",
+        "slowhttptest",
+        "is a client that takes its time, to see that it cannot take others'",
+    ),
+    tool(
+        "chromium-headless-shell",
+        "chromium-headless-shell",
+        "is a browser",
+    ),
+    tool(
         "keepalived",
         "keepalived",
         "is the other node of a pair that shares addresses",
