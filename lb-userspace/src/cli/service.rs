@@ -132,6 +132,7 @@ pub(super) fn listed(services: &BTreeMap<String, ServiceView>) -> String {
                 served_by,
                 counters,
                 http,
+                ..
             } = service;
             let http = http.map_or(0, |http| http.connections);
             [

@@ -81,6 +81,11 @@ impl Registry {
         }
     }
 
+    /// A service as it is served.
+    pub(crate) fn compiled(&self, name: &str) -> Option<&Service> {
+        self.services.get(name).map(|service| &**service)
+    }
+
     /// A service's counters.
     pub(crate) fn service(&self, name: &str) -> Option<&Arc<ServiceStats>> {
         self.stats.get(name)

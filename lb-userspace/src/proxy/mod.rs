@@ -189,6 +189,18 @@ impl Proxy {
         Some(view)
     }
 
+    /// The certificates that a service's clients are shown.
+    pub fn certificates(&self, name: &str) -> Vec<tls::Expiry> {
+        let service = self.registry.compiled(name);
+        let server = service.and_then(|service| service.tls.as_ref()?.server.as_ref());
+        server.map(tls::Server::expiries).unwrap_or_default()
+    }
+
+    /// Lines of a service's access log that were dropped, if it has one.
+    pub fn log_dropped(&self, name: &str) -> Option<u64> {
+        Some(self.registry.compiled(name)?.log.as_ref()?.dropped())
+    }
+
     /// What a backend was sent.
     pub fn backend_counters(&self, pool: &str, name: &str) -> Option<BackendHttpCounters> {
         let mut sum: Option<BackendHttpCounters> = None;

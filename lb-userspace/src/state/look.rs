@@ -51,6 +51,8 @@ impl Owner {
             served_by: served_by.unwrap_or(&service.pool).clone(),
             counters: self.dataplane.service_counters(name)?,
             http: self.proxy.service_counters(name),
+            certificates: self.proxy.certificates(name),
+            log_dropped: self.proxy.log_dropped(name),
         })
     }
 

@@ -8,7 +8,7 @@ use super::drains::DrainView;
 use crate::{
     config::{Pool, Service},
     dataplane::{Attachment, BackendCounters, Drops, FlowCounters, ServiceCounters},
-    proxy::{BackendHttpCounters, HttpCounters},
+    proxy::{BackendHttpCounters, HttpCounters, tls::Expiry},
 };
 
 /// The agent and its data path.
@@ -48,6 +48,13 @@ pub struct ServiceView {
     /// `local`: what the HTTP proxy did for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCounters>,
+    /// `local` with TLS: the certificates that clients are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Expiry>,
+    /// With an access log: lines that were not written as the disk was too slow, by all logs in
+    /// the same place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_dropped: Option<u64>,
 }
 
 /// A pool.

@@ -10,6 +10,7 @@ mod floods;
 mod grpc;
 mod idle;
 mod malformed;
+mod metrics;
 mod routes;
 mod scene;
 mod slow;

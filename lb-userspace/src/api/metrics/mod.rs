@@ -2,6 +2,7 @@
 
 mod families;
 mod ha;
+mod http;
 mod routes;
 mod shared;
 
@@ -96,6 +97,8 @@ impl Collector for Snapshot {
         self.services(&mut families)?;
         self.pools(&mut families)?;
         self.flows(&mut families)?;
+        http::services(&mut families, &self.services)?;
+        http::backends(&mut families, &self.pools)?;
         ha::groups(&mut families, &self.groups)?;
         ha::peers(&mut families, &self.peers)?;
         routes::routes(&mut families, &self.routes)?;

@@ -10,6 +10,7 @@ use rustls::{
         WebPkiClientVerifier,
     },
 };
+use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
@@ -31,7 +32,7 @@ struct Made {
 }
 
 /// When a certificate ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expiry {
     /// File of the certificate.
     pub file: PathBuf,
