@@ -14,7 +14,7 @@ mod table;
 use std::{
     io::{self, IsTerminal as _},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     str::FromStr,
 };
@@ -30,6 +30,7 @@ use crate::{
     config::{Config, Pin},
     dataplane::Question,
     desired::Protocol,
+    proxy::bad_files,
     shared::{Location, NoLocation, Options},
 };
 
@@ -72,10 +73,14 @@ enum Verb {
         #[arg(long)]
         takeover: bool,
     },
-    /// Say whether a configuration is valid, and what is wrong with it; touches nothing.
+    /// Say whether a configuration is valid, and what is wrong with it and with the certificates
+    /// that it names; touches nothing.
     Check {
         /// The configuration.
         file: PathBuf,
+        /// Do not look at certificates, which may be on another machine.
+        #[arg(long)]
+        without_files: bool,
     },
     /// End what an agent that was killed has left: detach its program from the interfaces, and
     /// remove its pins. An agent that runs is left alone.
@@ -142,11 +147,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             agent::run(source, takeover).await
         }
         Verb::Config(verb) => config::run(verb).await,
-        Verb::Check { file } => {
-            Config::load(&file)?;
-            println!("{}: valid", file.display());
-            Ok(())
-        }
+        Verb::Check {
+            file,
+            without_files,
+        } => check(&file, !without_files),
         Verb::Detach { pin } => detach::run(show, &pin),
         Verb::Explain {
             protocol,
@@ -165,6 +169,23 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Verb::Backend(verb) => backend::run(&client, show, verb).await,
         Verb::Ha(verb) => ha::run(&client, show, verb).await,
     }
+}
+
+/// Whether a configuration is valid, and its certificates too if they are here.
+fn check(file: &Path, with_files: bool) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    let bad = if with_files {
+        bad_files(&config)
+    } else {
+        Vec::new()
+    };
+    let lines = bad.iter().map(|bad| format!("{}: {bad}", file.display()));
+    let lines: Vec<String> = lines.collect();
+    if !lines.is_empty() {
+        bail!("{}", lines.join("\n"));
+    }
+    println!("{}: valid", file.display());
+    Ok(())
 }
 
 /// Where an agent's configuration is.

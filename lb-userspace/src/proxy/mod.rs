@@ -13,6 +13,7 @@ mod client;
 mod compile;
 pub mod cookies;
 mod executor;
+mod files;
 pub mod headers;
 mod io;
 mod lasting;
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 use self::{compile::Registry, listen::Listeners, snapshot::Snapshot};
 pub use self::{
     compile::Unusable,
+    files::bad_files,
     listen::{ListenError, Listening},
     stats::{BackendHttpCounters, HttpCounters},
 };

@@ -152,6 +152,33 @@ fn examples_load() {
     }
 }
 
+/// `weir check`: whether it is content, and what it says.
+fn check(arguments: &[&std::ffi::OsStr]) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
+        .arg("check")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.success(), said)
+}
+
+#[test]
+fn certificates_are_checked_where_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = directory.path().display().to_string();
+    let edge = fs::read_to_string(examples().join("three-tier/edge.toml")).unwrap();
+    let file = directory.path().join("edge.toml");
+    fs::write(&file, edge.replace("/etc/weir", &certificates)).unwrap();
+    let (valid, said) = check(&[file.as_os_str()]);
+    let expected = format!(
+        "{}: services.www.tls.certificates[0].chain: {certificates}/www.pem: cannot be read: ",
+        file.display()
+    );
+    assert!(!valid && said.contains(&expected), "{said}");
+    assert!(check(&[file.as_os_str(), "--without-files".as_ref()]).0);
+}
+
 #[test]
 fn toml_and_json_are_equal() {
     let load = |name| Config::load(&examples().join(name)).unwrap();

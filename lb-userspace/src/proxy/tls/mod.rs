@@ -13,6 +13,7 @@ use crate::config::TlsVersion;
 
 mod backend;
 mod certificates;
+pub mod check;
 mod client_hello;
 mod distinguished;
 mod identity;

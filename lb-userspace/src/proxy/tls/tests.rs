@@ -476,3 +476,51 @@ fn names_choose_the_pool() {
     };
     assert!(Server::new(&none).unwrap().is_none());
 }
+
+#[test]
+fn all_that_is_wrong_with_files_is_said() {
+    let authority = Authority::new();
+    let [a, b] = [&["a.test"], &["b.test"]].map(|names| authority.sign(names));
+    let two = tls(vec![a.clone(), b.clone()]);
+    assert_eq!(check::of_service(&two), []);
+
+    let old = |not_before, not_after| {
+        let mut params = CertificateParams::new(vec!["old.test".to_owned()]).unwrap();
+        params.not_before = not_before;
+        params.not_after = not_after;
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+        fs::write(&b.chain, certificate.pem()).unwrap();
+        fs::write(&b.key, key.serialize_pem()).unwrap();
+    };
+    let day = rcgen::date_time_ymd;
+    let missing = authority.directory.path().join("none.key");
+    let both = tls(vec![
+        Certificate {
+            key: missing.clone(),
+            ..a.clone()
+        },
+        b.clone(),
+    ]);
+    for (from, until, why) in [
+        (day(2020, 1, 1), day(2021, 1, 1), "has expired, on Jan  1"),
+        (day(2200, 1, 1), day(2201, 1, 1), "is not valid before"),
+    ] {
+        old(from, until);
+        let bad = check::of_service(&both);
+        let fields: Vec<&str> = bad.iter().map(|bad| &*bad.field).collect();
+        assert_eq!(fields, ["certificates[0].key", "certificates[1].chain"]);
+        assert_eq!(bad[0].file, missing);
+        assert!(bad[0].why.starts_with("cannot be read: "), "{}", bad[0]);
+        assert!(bad[1].why.contains(why), "{}", bad[1]);
+    }
+    let pool = BackendTls {
+        ca: Some(missing),
+        certificate: Some(Certificate { key: a.key, ..b }),
+        ..BackendTls::default()
+    };
+    let bad = check::of_pool(&pool, HttpVersion::Auto);
+    let fields: Vec<&str> = bad.iter().map(|bad| &*bad.field).collect();
+    assert_eq!(fields, ["ca", "certificate.key"]);
+    assert!(bad[1].why.starts_with("not the key of"), "{}", bad[1]);
+}
