@@ -127,6 +127,7 @@ mod tests {
                 interval,
                 jitter: 0,
                 timeout: interval,
+                proxy_protocol: None,
                 rise: 1,
                 fall: 1,
             }),

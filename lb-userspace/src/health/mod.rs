@@ -13,6 +13,8 @@ use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::config::http::ProxyProtocol;
+
 /// Changes that may wait for their receiver; more make the checks that found them wait.
 const QUEUE: usize = 1024;
 
@@ -52,6 +54,9 @@ pub struct Check {
     pub jitter: u8,
     /// Limit of a whole check: connection, request and response. May exceed the interval.
     pub timeout: Duration,
+    /// The PROXY header that the backend wants first; it is told that the connection is for no
+    /// client.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Passes in a row that make an unhealthy backend healthy; 0 counts as 1.
     pub rise: u32,
     /// Failures in a row that make a healthy backend unhealthy; 0 counts as 1.

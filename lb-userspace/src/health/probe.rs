@@ -4,11 +4,13 @@ use std::{fmt, io, net::SocketAddr};
 
 use socket2::SockRef;
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
     time::{Instant, timeout_at},
 };
 
 use super::{Check, Kind, failure::Failure, http};
+use crate::proxy::proxy_protocol::write_own;
 
 /// What a check that passed found.
 #[derive(Debug)]
@@ -47,8 +49,14 @@ pub(super) async fn probe(address: SocketAddr, check: &Check) -> Result<Pass, Fa
             body_contains,
         } => {
             let request = http::request(path, host.as_deref(), address)?;
-            let exchange =
-                http::exchange(connection.await?, request, status, body_contains.as_deref());
+            let mut connection = connection.await?;
+            let exchange = async {
+                if let Some(version) = check.proxy_protocol {
+                    let header = write_own(version);
+                    (connection.write_all(header).await).map_err(Failure::connect)?;
+                }
+                http::exchange(connection, request, status, body_contains.as_deref()).await
+            };
             timeout_at(deadline, exchange)
                 .await
                 .map_err(|_| late("response"))?

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use super::{conditions::Conditions, ramps::Ramps};
 use crate::{
-    config::{CheckKind, HealthCheck, Pool, Service},
+    config::{CheckKind, HealthCheck, Pool, Service, http::ProxyProtocol},
     desired::{Condition, DesiredBackend, DesiredLocal, DesiredPool, DesiredService},
     health::{Check, Kind, Retarget, Target},
 };
@@ -68,7 +68,12 @@ pub(super) fn targets(
     backends: Option<&BTreeSet<String>>,
 ) -> Vec<Retarget> {
     let check = pool.and_then(|pool| pool.health_check.as_ref());
-    let check = check.map(|check| (check.port, Arc::new(check_of(check))));
+    // Another port is another server's, who knows nothing of the header.
+    let header = |check: &HealthCheck| match check.port {
+        None => pool.and_then(|pool| pool.http.proxy_protocol),
+        Some(_) => None,
+    };
+    let check = check.map(|check| (check.port, Arc::new(check_of(check, header(check)))));
     let target = |backend: &String| {
         let (port, check) = check.as_ref()?;
         let address = pool?.backends.get(backend)?.address;
@@ -96,7 +101,7 @@ pub(super) fn targets(
     }
 }
 
-fn check_of(check: &HealthCheck) -> Check {
+fn check_of(check: &HealthCheck, proxy_protocol: Option<ProxyProtocol>) -> Check {
     let kind = match check.kind {
         CheckKind::Tcp => Kind::Tcp,
         CheckKind::Http => Kind::Http {
@@ -111,6 +116,7 @@ fn check_of(check: &HealthCheck) -> Check {
         interval: check.interval,
         jitter: u8::try_from(check.jitter_percent).unwrap_or(100),
         timeout: check.timeout,
+        proxy_protocol,
         rise: check.rise,
         fall: check.fall,
     }

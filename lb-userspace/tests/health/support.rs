@@ -79,6 +79,7 @@ pub(crate) fn target(address: SocketAddr, kind: Kind) -> Target {
             interval: Duration::from_millis(5),
             jitter: 20,
             timeout: AMPLE,
+            proxy_protocol: None,
             rise: 1,
             fall: 1,
         }),

@@ -11,6 +11,7 @@ mod grpc;
 mod idle;
 mod malformed;
 mod metrics;
+mod proxied;
 mod routes;
 mod scene;
 mod slow;

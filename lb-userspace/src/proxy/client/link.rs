@@ -1,15 +1,22 @@
 //! What is known of a client's connection.
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, OnceCell, Ref, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
 
 use crate::proxy::{
-    io::Traffic, listener::Listener, local::Worker, stats::ServiceStats, tls::ClientIdentity,
+    io::Traffic,
+    listener::Listener,
+    local::Worker,
+    proxy_protocol::{Addresses, Details},
+    snapshot::Pool,
+    stats::ServiceStats,
+    tls::ClientIdentity,
     tunnel::Tunnel,
+    upstream::Caller,
 };
 
 /// A client's connection.
@@ -34,6 +41,7 @@ pub(crate) struct Link {
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
     tls: Cell<Option<(&'static str, &'static str)>>,
     identity: RefCell<Option<ClientIdentity>>,
+    caller: OnceCell<Rc<Caller>>,
     /// Of the service that accepted it.
     stats: Arc<ServiceStats>,
 }
@@ -58,6 +66,7 @@ impl Link {
             tunnel: RefCell::default(),
             tls: Cell::new(None),
             identity: RefCell::default(),
+            caller: OnceCell::new(),
             stats,
         })
     }
@@ -86,6 +95,30 @@ impl Link {
     /// It is encrypted with these.
     pub(super) fn set_tls(&self, version: &'static str, cipher: &'static str) {
         self.tls.set(Some((version, cipher)));
+    }
+
+    /// Who the client is, for a pool whose backends are told; with the connections that it has to
+    /// them.
+    pub(crate) fn caller(&self, pool: &Pool) -> Option<Rc<Caller>> {
+        pool.http.proxy_protocol?;
+        let caller = self
+            .caller
+            .get_or_init(|| self.introduced(Details::default()));
+        Some(caller.clone())
+    }
+
+    /// What else backends are to be told of the client.
+    pub(super) fn introduce(&self, details: Details) {
+        // It has not asked for anything yet.
+        let _ = self.caller.set(self.introduced(details));
+    }
+
+    fn introduced(&self, details: Details) -> Rc<Caller> {
+        let addresses = Addresses {
+            source: self.peer,
+            destination: self.listener.address(),
+        };
+        Caller::new(addresses, details)
     }
 
     /// What the client's certificate says.

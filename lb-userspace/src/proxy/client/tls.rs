@@ -4,6 +4,7 @@
 use std::{future::poll_fn, io, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use hyper::body::Bytes;
+use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -12,8 +13,9 @@ use crate::proxy::{
     balance::{Tried, pick},
     io::Stream,
     local::LocalPool,
+    proxy_protocol::{Details, TlsInfo},
     request::Exchange,
-    snapshot::{Service, ServiceTls},
+    snapshot::{Pool, Service, ServiceTls},
     timers::Timer,
     tls::{LARGEST_HELLO, Peek, peek},
     tunnel::Tunnel,
@@ -32,6 +34,10 @@ pub(super) async fn accept(
         (server, _) => {
             let name = peeked(link, &tcp, &timer).await?;
             if let Some(pool) = tls.passthrough.pool(name.as_deref()) {
+                link.introduce(Details {
+                    name,
+                    ..Details::default()
+                });
                 pass_on(link, pool, tcp).await;
                 return None;
             }
@@ -57,12 +63,32 @@ pub(super) async fn accept(
             let cipher = session.negotiated_cipher_suite();
             let cipher = cipher.and_then(|cipher| cipher.suite().as_str());
             link.set_tls(version.unwrap_or("TLS"), cipher.unwrap_or_default());
+            let told = |pool: &Arc<Pool>| pool.http.proxy_protocol.is_some();
+            if plan.pools.iter().any(told) {
+                link.introduce(details(session));
+            }
             Some(Stream::Server(Box::new(stream)))
         }
         Err(error) => {
             tracing::debug!(client = %link.peer, "no TLS: {error}");
             None
         }
+    }
+}
+
+/// What backends are told of TLS with a client.
+fn details(session: &ServerConnection) -> Details {
+    let version = session
+        .protocol_version()
+        .and_then(|version| version.as_str());
+    Details {
+        name: session.server_name().map(str::to_owned),
+        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+        tls: version.map(|version| TlsInfo {
+            // rustls has no dots in it.
+            version: version.replace('_', "."),
+            certificate: session.peer_certificates().is_some(),
+        }),
     }
 }
 
@@ -124,7 +150,8 @@ async fn open(mut exchange: Exchange, pool: &Rc<LocalPool>) -> Option<Tunnel> {
         let (place, upstream) = pick(pool, http.balance, hash, &tried)?;
         tried.add(place);
         exchange.goes_to(pool, &upstream);
-        match upstream.dial(http.timeouts.connect).await {
+        let caller = exchange.link.caller(&pool.plan);
+        match upstream.dial(caller.as_ref(), http.timeouts.connect).await {
             Ok((backend, held)) => {
                 service.stats().tunnels.add(1);
                 return Some(Tunnel {

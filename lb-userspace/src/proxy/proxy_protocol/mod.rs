@@ -9,7 +9,7 @@ mod tests;
 mod write;
 
 pub use read::{Parsed, parse};
-pub use write::{TlsInfo, write};
+pub use write::{Details, TlsInfo, write, write_own};
 
 /// What every header of version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";

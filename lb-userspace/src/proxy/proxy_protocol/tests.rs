@@ -77,6 +77,14 @@ fn binary() {
     }
 }
 
+#[test]
+fn headers_for_nobody() {
+    for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
+        let bytes = write_own(version);
+        assert_eq!(parse(bytes), header(bytes.len(), None), "{version:?}");
+    }
+}
+
 fn address() -> impl Strategy<Value = SocketAddr> {
     prop_oneof![
         any::<std::net::SocketAddrV4>().prop_map(Into::into),
@@ -91,12 +99,14 @@ proptest! {
         destination in address(),
         v2: bool,
         name in prop::option::of("[a-z.]{1,30}"),
+        alpn in prop::option::of(prop::collection::vec(any::<u8>(), 1..9)),
         certificate: bool,
     ) {
         let addresses = Addresses { source, destination };
         let version = if v2 { ProxyProtocol::V2 } else { ProxyProtocol::V1 };
-        let tls = TlsInfo { version: "TLSv1.3", name: name.as_deref(), certificate };
-        let bytes = write(version, addresses, name.as_ref().map(|_| tls));
+        let tls = name.as_ref().map(|_| TlsInfo { version: "TLSv1.3".to_owned(), certificate });
+        let details = Details { name, alpn, tls };
+        let bytes = write(version, addresses, &details);
         for end in 0..bytes.len() {
             prop_assert_eq!(parse(&bytes[..end]), Parsed::More, "{}", end);
         }

@@ -14,7 +14,7 @@ use crate::{
     config::http::Timeouts,
     proxy::{
         timers::{Timer, Timers, ticks},
-        upstream::{ConnectError, Lease, Unanswered, Upstream},
+        upstream::{Caller, ConnectError, Lease, Unanswered, Upstream},
     },
 };
 
@@ -74,7 +74,8 @@ impl Times {
     }
 }
 
-/// Tries; `request` is made as HTTP/1 or as HTTP/2 has it.
+/// Tries; `request` is made as HTTP/1 or as HTTP/2 has it, and `caller` is the client if the backend
+/// is told of it.
 ///
 /// # Errors
 ///
@@ -82,16 +83,17 @@ impl Times {
 pub(super) async fn attempt(
     upstream: &Rc<Upstream>,
     timers: &Rc<Timers>,
+    caller: Option<Rc<Caller>>,
     request: impl FnOnce(bool) -> Request<RequestBody>,
     source: Option<&Rc<Source>>,
     times: &Times,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let left = Duration::from_millis(100) * times.over.saturating_sub(timers.now());
-    let mut lease =
-        (upstream.lease(times.connect.min(left)).await).map_err(|error| match error {
-            ConnectError::Breaker => Failure::Breaker,
-            error => Failure::Connect(error),
-        })?;
+    let lease = upstream.lease(caller.as_ref(), times.connect.min(left));
+    let mut lease = lease.await.map_err(|error| match error {
+        ConnectError::Breaker => Failure::Breaker,
+        error => Failure::Connect(error),
+    })?;
     let request = request(lease.is_two());
     let deadline = Deadline::new(timers, source, times);
     let over = |cx: &mut Context<'_>| deadline.poll(cx);

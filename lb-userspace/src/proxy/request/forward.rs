@@ -175,7 +175,9 @@ async fn tries(
         let request = |two: bool| for_backend(this, body, two, pool);
         exchange.goes_to(pool, &upstream);
         let source = exchange.source.as_ref();
-        let first = attempt(&upstream, &timers, request, source, &times);
+        let link = &exchange.link;
+        let caller = link.caller(&pool.plan);
+        let first = attempt(&upstream, &timers, caller, request, source, &times);
         let hedge = route.retries.hedge_after;
         let hedge = hedge.filter(|_| idempotent && source.is_none());
         let answered = match (hedge, &head) {
@@ -191,7 +193,8 @@ async fn tries(
                     Some(async move {
                         let _token = token;
                         let request = |two: bool| for_backend(head, RequestBody::Empty, two, pool);
-                        attempt(&upstream, timers, request, None, times).await
+                        let caller = link.caller(&pool.plan);
+                        attempt(&upstream, timers, caller, request, None, times).await
                     })
                 };
                 let (answered, by_second) = race(&timers, delay, first, second).await;

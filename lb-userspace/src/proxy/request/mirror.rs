@@ -37,13 +37,17 @@ pub(super) fn mirror(
     let (pool, head) = (service.pools[pool].clone(), head.clone());
     let (timers, balance) = (link.worker.timers.clone(), route.balance);
     let times = Times::of(&route.timeouts, &timers);
+    // The client need not stay for it.
+    let caller = link.caller(&pool.plan);
     tokio::task::spawn_local(async move {
         let Some((_, upstream)) = pick(&pool, balance, fastrand::u64(..), &Tried::default()) else {
             return;
         };
         upstream.stats().requests.add(1);
         let request = |two: bool| for_backend(head, body, two, &pool);
-        if let Ok((response, lease)) = attempt(&upstream, &timers, request, None, &times).await {
+        if let Ok((response, lease)) =
+            attempt(&upstream, &timers, caller, request, None, &times).await
+        {
             upstream.stats().answered(response.status().as_u16());
             lease.throw_away(response.into_body()).await;
         }

@@ -2,10 +2,10 @@
 
 use std::{future::poll_fn, io, pin::pin, rc::Rc, task::Poll};
 
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::{H1, H2, Lease, Upstream, h2::MAX_STREAMS};
+use super::{Caller, H1, H2, Lease, Upstream, h2::MAX_STREAMS};
 use crate::{
     config::http::HttpVersion,
     proxy::{
@@ -30,16 +30,17 @@ pub(crate) enum ConnectError {
 }
 
 impl Upstream {
-    /// A connection for a request.
+    /// A connection for a request; one of this client's, if the backend is told who that is.
     ///
     /// # Errors
     ///
     /// See [`ConnectError`].
     pub(crate) async fn lease(
         self: &Rc<Self>,
+        caller: Option<&Rc<Caller>>,
         timeout: std::time::Duration,
     ) -> Result<Lease, ConnectError> {
-        if let Some(lease) = self.take_ready().await {
+        if let Some(lease) = self.take_ready(caller).await {
             return Ok(lease);
         }
         let breaker = self.pool.borrow().http.circuit_breaker;
@@ -51,7 +52,7 @@ impl Upstream {
         }
         let _pending = Held::pending(&self.backend);
         let timer = Timer::after(&self.timers, timeout);
-        let mut made = pin!(self.wait_or_make());
+        let mut made = pin!(self.wait_or_make(caller));
         poll_fn(|cx| match made.as_mut().poll(cx) {
             Poll::Ready(made) => Poll::Ready(made),
             Poll::Pending => timer.poll(cx).map(|()| Err(ConnectError::Timeout)),
@@ -60,41 +61,55 @@ impl Upstream {
     }
 
     /// A connection that is there.
-    async fn take_ready(self: &Rc<Self>) -> Option<Lease> {
+    async fn take_ready(self: &Rc<Self>, caller: Option<&Rc<Caller>>) -> Option<Lease> {
         if self.two.get() {
-            return self.open_stream().map(Lease::H2);
+            return self.open_stream(caller).map(Lease::H2);
         }
         // Polled where it will be used, so that the news of its end come here.
-        let idle = poll_fn(|cx| Poll::Ready(self.take_idle(cx))).await;
+        let idle = poll_fn(|cx| {
+            Poll::Ready(match caller {
+                None => self.take_idle(cx),
+                Some(caller) => caller.take_idle(self, cx),
+            })
+        });
+        let idle = idle.await;
         idle.map(|h1| Lease::H1(h1, self.clone()))
     }
 
-    async fn wait_or_make(self: &Rc<Self>) -> Result<Lease, ConnectError> {
+    async fn wait_or_make(
+        self: &Rc<Self>,
+        caller: Option<&Rc<Caller>>,
+    ) -> Result<Lease, ConnectError> {
         loop {
             let most = self.pool.borrow().http.circuit_breaker.connections;
             let full = most.is_some_and(|most| self.backend.connections() >= most);
             let wait = full || (self.two.get() && self.connecting.get());
             if !wait {
-                return self.make().await;
+                return self.make(caller).await;
             }
             self.wait().await;
-            if let Some(lease) = self.take_ready().await {
+            if let Some(lease) = self.take_ready(caller).await {
                 return Ok(lease);
             }
         }
     }
 
-    async fn make(self: &Rc<Self>) -> Result<Lease, ConnectError> {
+    async fn make(self: &Rc<Self>, caller: Option<&Rc<Caller>>) -> Result<Lease, ConnectError> {
         let connecting = self.two.get().then(|| Connecting::begin(self));
         let held = self.hold_connection();
-        let (stream, two) = self.connect().await?;
+        let (stream, two) = self.connect(caller).await?;
         self.two.set(two);
         let io = UpstreamIo(stream);
         if !two {
-            return Ok(Lease::H1(H1::new(io, held).await?, self.clone()));
+            let mut h1 = H1::new(io, held).await?;
+            h1.caller = caller.map(Rc::downgrade);
+            return Ok(Lease::H1(h1, self.clone()));
         }
         let h2 = H2::new(io, held, &self.timers).await?;
-        self.shared.borrow_mut().push(h2.clone());
+        match caller {
+            None => self.shared.borrow_mut().push(h2.clone()),
+            Some(caller) => caller.share(self, h2.clone()),
+        }
         drop(connecting);
         Ok(Lease::H2(h2.stream(false, self)))
     }
@@ -111,33 +126,44 @@ impl Upstream {
         .await;
     }
 
-    /// A connection of its own, as it is, for a tunnel.
+    /// A connection of its own, as it is, for this client's tunnel.
     ///
     /// # Errors
     ///
     /// See [`ConnectError`].
     pub(crate) async fn dial(
         &self,
+        caller: Option<&Rc<Caller>>,
         timeout: std::time::Duration,
     ) -> Result<(Stream, Held), ConnectError> {
         let timer = Timer::after(&self.timers, timeout);
         let held = self.hold_connection();
-        let mut made = pin!(TcpStream::connect(self.backend.address));
+        let mut made = pin!(self.open(caller));
         let tcp = poll_fn(|cx| match made.as_mut().poll(cx) {
             Poll::Ready(made) => Poll::Ready(made.map_err(ConnectError::Io)),
             Poll::Pending => timer.poll(cx).map(|()| Err(ConnectError::Timeout)),
         });
-        let tcp = tcp.await?;
+        Ok((Stream::Plain(tcp.await?), held))
+    }
+
+    /// A connection that says who the client is, if the backend wants that.
+    async fn open(&self, caller: Option<&Rc<Caller>>) -> io::Result<TcpStream> {
+        let mut tcp = TcpStream::connect(self.backend.address).await?;
         tcp.set_nodelay(true)?;
-        Ok((Stream::Plain(tcp), held))
+        let version = self.pool.borrow().http.proxy_protocol;
+        match (version, caller) {
+            (None, None) => {}
+            (Some(version), Some(caller)) => tcp.write_all(&caller.header(version)).await?,
+            _ => return Err(io::Error::other("it is spoken to in another way now")),
+        }
+        Ok(tcp)
     }
 
     /// A connection, and whether HTTP/2 is spoken on it.
-    async fn connect(&self) -> io::Result<(Stream, bool)> {
+    async fn connect(&self, caller: Option<&Rc<Caller>>) -> io::Result<(Stream, bool)> {
         let pool = self.pool();
         let address = self.backend.address;
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = self.open(caller).await?;
         let Some(tls) = &pool.tls else {
             return Ok((Stream::Plain(tcp), pool.http.version == HttpVersion::Http2));
         };
@@ -157,10 +183,15 @@ impl Upstream {
     }
 
     /// A stream of the HTTP/2 connection that has the fewest, if it may have more.
-    fn open_stream(self: &Rc<Self>) -> Option<super::h2::Stream> {
-        let mut shared = self.shared.borrow_mut();
-        shared.retain(|h2| h2.is_open());
-        let least = shared.iter().min_by_key(|h2| h2.streams())?;
+    fn open_stream(self: &Rc<Self>, caller: Option<&Rc<Caller>>) -> Option<super::h2::Stream> {
+        let least = match caller {
+            Some(caller) => caller.shared(self)?,
+            None => {
+                let mut shared = self.shared.borrow_mut();
+                shared.retain(|h2| h2.is_open());
+                shared.iter().min_by_key(|h2| h2.streams())?.clone()
+            }
+        };
         (least.streams() < MAX_STREAMS.min(least.most_streams())).then(|| least.stream(true, self))
     }
 }

@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
+    rc::Weak,
     task::{Context, Poll, Waker},
 };
 
@@ -18,6 +19,7 @@ use hyper::{
 };
 use tokio::task::unconstrained;
 
+use super::Caller;
 use crate::proxy::{backend::Held, io::UpstreamIo, request::RequestBody};
 
 /// The connection.
@@ -28,6 +30,8 @@ pub(crate) struct H1 {
     ended: bool,
     /// Whether it has served before.
     pub(crate) reused: bool,
+    /// The client whose PROXY header it began with: it is its alone.
+    pub(super) caller: Option<Weak<Caller>>,
     /// The tick of its last answer's end.
     pub(crate) idle_since: u32,
     _held: Held,
@@ -60,6 +64,7 @@ impl H1 {
             connection: Box::new(connection),
             ended: false,
             reused: false,
+            caller: None,
             idle_since: 0,
             _held: held,
         })

@@ -1,5 +1,6 @@
 //! A worker's connections to a backend.
 
+mod caller;
 mod connect;
 mod h1;
 mod h2;
@@ -18,6 +19,7 @@ use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use tokio::sync::Notify;
 
 pub(crate) use self::{
+    caller::Caller,
     connect::ConnectError,
     h1::{H1, Unanswered},
     h2::H2,
@@ -36,6 +38,8 @@ pub(crate) struct Upstream {
     pub(crate) backend: Arc<Backend>,
     /// The pool that says how it is spoken to.
     pool: RefCell<Arc<Pool>>,
+    /// How it is spoken to: another number, another way.
+    manner: Cell<u32>,
     /// HTTP/2, as far as is known: where ALPN decides, what it said last.
     two: Cell<bool>,
     worker: usize,
@@ -72,6 +76,7 @@ impl Upstream {
             backend,
             two: Cell::new(pool.http.version == HttpVersion::Http2),
             pool: RefCell::new(pool),
+            manner: Cell::new(0),
             worker,
             timers,
             idle: RefCell::default(),
@@ -101,6 +106,7 @@ impl Upstream {
             && old.tls == new.tls
             && old.proxy_protocol == new.proxy_protocol;
         if !alike {
+            self.manner.set(self.manner.get().wrapping_add(1));
             self.close_idle();
             self.two.set(new.version == HttpVersion::Http2);
         }
@@ -169,7 +175,14 @@ impl Lease {
         if let Lease::H1(mut h1, upstream) = self
             && h1.is_usable(cx)
         {
-            upstream.put_idle(h1);
+            match h1.caller.take().map(|caller| caller.upgrade()) {
+                None => upstream.put_idle(h1),
+                Some(None) => {}
+                Some(Some(caller)) => {
+                    h1.caller = Some(Rc::downgrade(&caller));
+                    caller.put_idle(&upstream, h1);
+                }
+            }
         }
     }
 

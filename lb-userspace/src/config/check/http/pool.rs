@@ -19,10 +19,6 @@ pub(in crate::config::check) fn check(problems: &mut Problems, path: &str, http:
             problems.check_number(&join(path, "circuit_breaker"), key, value);
         }
     }
-    if http.proxy_protocol.is_some() {
-        let expected = "no such field: Weir does not send PROXY headers to backends yet";
-        problems.add(join(path, "proxy_protocol"), "set", expected);
-    }
     if let Some(outliers) = &http.outliers {
         self::outliers(problems, &join(path, "outliers"), outliers);
     }
