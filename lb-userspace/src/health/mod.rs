@@ -6,6 +6,7 @@ mod failure;
 mod http;
 mod judge;
 mod probe;
+pub mod vote;
 mod watch;
 
 use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
