@@ -45,22 +45,33 @@ pub async fn run(source: Source, takeover: bool) -> anyhow::Result<()> {
     };
     raise_descriptors();
     reopen_logs_on_hangup()?;
+    let (votes, voting) = match &opened {
+        Some(opened) => shared::vote(opened).await.unzip(),
+        None => (None, None),
+    };
+    let shared = opened.map(|opened| Sharing { opened, voting });
     let Some(taken) = taken(&config, takeover).await? else {
         // Before the data path: an agent that is running keeps its own.
-        let begun = Begun::new(&config)?.start(&config)?;
-        return begun.run(config, opened, ha::Known::default()).await;
+        let begun = Begun::new(&config)?.start(&config, votes)?;
+        return begun.run(config, shared, ha::Known::default()).await;
     };
     let (begun, link) = Begun::taken_over(&config, taken);
-    match begun.and_then(|begun| begun.start(&config)) {
+    match begun.and_then(|begun| begun.start(&config, votes)) {
         Ok(begun) => {
             let known = link.attached().await;
-            begun.run(config, opened, known).await
+            begun.run(config, shared, known).await
         }
         Err(error) => {
             link.refuse(&error).await;
             Err(error.context("the agent that runs goes on, as this one cannot take over"))
         }
     }
+}
+
+/// What an agent shares with other nodes.
+struct Sharing {
+    opened: shared::Opened,
+    voting: Option<shared::Voting>,
 }
 
 /// What another agent has given up.
@@ -139,7 +150,7 @@ impl Begun {
     }
 
     /// Has the data path and the proxy serve.
-    fn start(self, config: &Config) -> anyhow::Result<Running> {
+    fn start(self, config: &Config, votes: Option<shared::Votes>) -> anyhow::Result<Running> {
         let dataplane = DataPlane::load(&options(config)).context("loading the data path")?;
         warn_of_sysctls();
         let (targets, checked) = mpsc::unbounded_channel();
@@ -155,6 +166,7 @@ impl Begun {
             known: self.known,
             verdicts,
             serving,
+            votes,
         })?;
         Ok(Running {
             sockets: self.sockets,
@@ -181,7 +193,7 @@ impl Running {
     async fn run(
         self,
         config: Config,
-        opened: Option<shared::Opened>,
+        sharing: Option<Sharing>,
         known: ha::Known,
     ) -> anyhow::Result<()> {
         let Self {
@@ -194,7 +206,7 @@ impl Running {
         sockets.set_own(true);
         let node = sockets.sync_node(&config, tables, known.synced);
         let node =
-            node.and_then(|sync| Node::start(&config, opened, state.clone(), sync, served, known));
+            node.and_then(|sync| Node::start(&config, sharing, state.clone(), sync, served, known));
         let outcome = match node {
             Ok(node) => node.run(&config, &mut sockets).await,
             Err(error) => Err(error),
@@ -233,6 +245,7 @@ impl Sockets {
 struct Node {
     state: State,
     following: Option<shared::Running>,
+    voting: Option<shared::Voting>,
     sync: Option<ha::sync::Node>,
     ha: ha::Ha,
     routes: ha::routes::Routes,
@@ -251,17 +264,20 @@ enum End {
 impl Node {
     fn start(
         config: &Config,
-        opened: Option<shared::Opened>,
+        sharing: Option<Sharing>,
         state: State,
         sync: Option<ha::sync::Node>,
         served: watch::Receiver<ha::Serving>,
         known: ha::Known,
     ) -> anyhow::Result<Self> {
-        let (state, following) = match opened {
-            None => (state, None),
-            Some(opened) => {
-                let (handle, running) = shared::spawn(opened, state.clone())?;
-                (state.sharing(handle), Some(running))
+        let (state, following, voting) = match sharing {
+            None => (state, None, None),
+            Some(Sharing { opened, voting }) => {
+                let (handle, running) = shared::spawn(opened, state.clone(), voting.as_ref())?;
+                if let Some(voting) = &voting {
+                    voting.begin(known.lease);
+                }
+                (state.sharing(handle), Some(running), voting)
             }
         };
         // Last: whoever takes addresses can serve them.
@@ -274,6 +290,7 @@ impl Node {
         Ok(Self {
             state,
             following,
+            voting,
             sync,
             ha,
             routes,
@@ -286,6 +303,7 @@ impl Node {
         let Self {
             state,
             following,
+            voting,
             sync,
             ha,
             routes,
@@ -295,7 +313,12 @@ impl Node {
         let outcome = match end {
             Ok(End::Given(given)) => {
                 sockets.set_own(false);
+                let lease = match voting {
+                    Some(voting) => voting.leave().await,
+                    None => None,
+                };
                 let known = ha::Known {
+                    lease,
                     announced: routes.leave().await,
                     groups: ha.leave().await,
                     synced: sync.as_ref().is_some_and(|sync| *sync.synced.borrow()),
@@ -312,6 +335,9 @@ impl Node {
         };
         // Others take over while the data path still serves.
         tokio::join!(routes.end(), ha.end());
+        if let Some(voting) = voting {
+            voting.end().await;
+        }
         outcome
     }
 

@@ -56,6 +56,7 @@ impl Node {
             targets,
             verdicts: judged,
             serving: tokio::sync::watch::Sender::default(),
+            votes: None,
         })?;
         Ok(Self {
             state,

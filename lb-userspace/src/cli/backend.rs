@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::{Drain, Weight},
     config::Backend,
-    state::{BackendView, PoolView},
+    state::{BackendView, HealthView, PoolView},
 };
 
 #[derive(Subcommand)]
@@ -146,15 +146,32 @@ fn rows<'a>(backends: impl IntoIterator<Item = (&'a str, &'a str, &'a BackendVie
                 name.to_owned(),
                 view.config.address.to_string(),
                 view.config.weight.to_string(),
-                view.health.status.clone(),
+                health(&view.health),
                 state(view),
                 view.counters.flows.to_string(),
                 view.counters.traffic.packets.to_string(),
                 view.counters.traffic.connections.to_string(),
-                view.health.reason.clone(),
+                why(&view.health),
             ]
         }),
     )
+}
+
+/// What it is taken for, and what this node's own checks say where that is something else.
+fn health(health: &HealthView) -> String {
+    match health.here() == health.status {
+        true => health.status.clone(),
+        false => format!("{}, here {}", health.status, health.here()),
+    }
+}
+
+fn why(health: &HealthView) -> String {
+    match &health.here {
+        Some(here) if here.status != health.status => {
+            format!("{}; here: {}", health.reason, here.reason)
+        }
+        _ => health.reason.clone(),
+    }
 }
 
 /// `in use`, `out`, or how far its drain has come.

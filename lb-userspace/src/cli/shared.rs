@@ -1,14 +1,17 @@
 //! How `weir status` puts the state of a shared configuration.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    fmt::Display,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use humantime::format_rfc3339_seconds;
 
-use crate::shared::{Origin, SharedView};
+use crate::shared::{AgreementView, Origin, SharedView};
 
 /// A line for each thing that is to be known.
 pub(super) fn text(view: &SharedView) -> String {
-    let since = format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(view.since));
+    let since = time(view.since);
     let connected = match &view.error {
         _ if view.connected => format!("connected since {since}"),
         Some(error) => format!("NOT CONNECTED since {since}: {error}"),
@@ -30,8 +33,32 @@ pub(super) fn text(view: &SharedView) -> String {
         };
         text += &format!("  {revision} is NOT in force here: {}\n", new.error);
     }
+    if let Some(health) = &view.health {
+        text += &agreement(health);
+    }
     if let Some(error) = &view.copy_error {
         text += &format!("  the copy on disk is NOT up to date: {error}\n");
     }
     text
+}
+
+fn agreement(view: &AgreementView) -> String {
+    let since = time(view.since);
+    match &view.error {
+        _ if view.agreed => {
+            let (count, names) = (view.nodes.len(), view.nodes.join(", "));
+            let nodes = if count == 1 { "node" } else { "nodes" };
+            format!("  health is agreed since {since}, by {count} {nodes}: {names}\n")
+        }
+        Some(error) => {
+            format!(
+                "  health is NOT AGREED since {since}, this node's checks alone count: {error}\n"
+            )
+        }
+        None => "  health is not agreed yet, this node's checks alone count\n".to_owned(),
+    }
+}
+
+fn time(seconds: u64) -> impl Display {
+    format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds))
 }

@@ -18,6 +18,8 @@ pub struct Known {
     pub announced: BTreeSet<IpAddr>,
     /// Whether it had the flows of other nodes.
     pub synced: bool,
+    /// The lease in etcd under which its votes on health are, if it votes.
+    pub lease: Option<i64>,
 }
 
 /// A group. The addresses are at the interface, on a lease.

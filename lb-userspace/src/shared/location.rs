@@ -43,6 +43,11 @@ pub struct NoLocation {
 }
 
 impl Location {
+    /// What the keys of votes begin with. The number is their format's.
+    pub(super) fn votes(&self) -> String {
+        format!("{}/health/1/", self.key)
+    }
+
     /// Whether text is meant as one.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with("etcd:") || text.starts_with("etcds:")

@@ -7,15 +7,18 @@
 mod change;
 mod copy;
 mod follow;
+mod lease;
 mod location;
 mod node;
 mod open;
 mod push;
 mod store;
 mod view;
+mod votes;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::votes::{Cast, Counted};
 pub use self::{
     location::{Location, NoLocation, Tls},
     node::{Running, spawn},
@@ -23,6 +26,7 @@ pub use self::{
     push::push,
     store::StoreError,
     view::{NotInForce, Origin, SharedView},
+    votes::{AgreementView, Votes, Voting, start as vote},
 };
 use crate::{
     config::{Draft, Problems},
@@ -43,6 +47,7 @@ struct Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     view: watch::Receiver<SharedView>,
+    votes: Option<watch::Receiver<AgreementView>>,
 }
 
 impl Handle {
@@ -57,7 +62,10 @@ impl Handle {
 
     /// How it stands.
     pub fn view(&self) -> SharedView {
-        self.view.borrow().clone()
+        SharedView {
+            health: self.votes.as_ref().map(|view| view.borrow().clone()),
+            ..self.view.borrow().clone()
+        }
     }
 }
 

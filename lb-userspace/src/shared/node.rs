@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Handle, Location, NotShared, Opened, Origin, Request, SharedView,
+    Handle, Location, NotShared, Opened, Origin, Request, SharedView, Voting,
     store::{Store, StoreError, Stored, Watch},
 };
 use crate::{
@@ -47,12 +47,17 @@ impl Drop for Running {
     }
 }
 
-/// Starts it. `state` is the owner with the configuration of `opened`.
+/// Starts it. `state` is the owner with the configuration of `opened`; `voting` is how nodes agree
+/// on health, if they do.
 ///
 /// # Errors
 ///
 /// What is wrong with the configuration.
-pub fn spawn(opened: Opened, state: State) -> Result<(Handle, Running), Problems> {
+pub fn spawn(
+    opened: Opened,
+    state: State,
+    voting: Option<&Voting>,
+) -> Result<(Handle, Running), Problems> {
     let Opened {
         config,
         options,
@@ -80,6 +85,7 @@ pub fn spawn(opened: Opened, state: State) -> Result<(Handle, Running), Problems
     let handle = Handle {
         requests,
         view: seen,
+        votes: voting.map(Voting::view),
     };
     Ok((handle, Running(task.abort_handle())))
 }

@@ -1,10 +1,11 @@
-//! The document's key in etcd.
+//! Keys in etcd.
 
 use std::{error::Error as _, fs, path::Path, time::Duration};
 
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, Identity, KeyValue,
-    KvClient, TlsOptions, Txn, TxnOp, WatchOptions, WatchStream,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, Event, EventType, GetOptions,
+    Identity, KeyValue, KvClient, PutOptions, TlsOptions, Txn, TxnOp, WatchOptions, WatchResponse,
+    WatchStream,
 };
 use tokio::time::timeout;
 
@@ -14,6 +15,10 @@ use super::location::Location;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two signs of life on an idle connection.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// What etcd does at once: operations, of which it takes 128 unless it is told otherwise, and
+/// bytes, of which it takes 1.5 MiB.
+const TOGETHER: usize = 100;
+const TOGETHER_BYTES: usize = 1 << 20;
 /// The largest answer that is taken.
 const LARGEST: usize = 256 << 20;
 
@@ -29,6 +34,9 @@ pub enum StoreError {
     /// It has ended a watch.
     #[error("etcd has ended the watch: {0}")]
     WatchEnded(String),
+    /// It does not know a lease any more.
+    #[error("etcd has let this node's lease expire")]
+    LeaseLost,
     /// A file that the address names.
     #[error("{0}: {1}")]
     File(String, std::io::Error),
@@ -88,10 +96,13 @@ impl From<&KeyValue> for Stored {
     }
 }
 
+/// A key, and what is under it now; nothing where it is gone.
+pub(super) type News = (String, Option<Vec<u8>>);
+
 /// A connection.
 #[derive(Clone)]
 pub(super) struct Store {
-    client: Client,
+    pub(super) client: Client,
     kv: KvClient,
 }
 
@@ -149,9 +160,53 @@ impl Store {
         Ok(answer.succeeded().then_some(revision))
     }
 
+    /// What is under all keys that begin with this, and etcd's revision at that time.
+    pub(super) async fn get_all(&mut self, prefix: &str) -> Result<(Vec<News>, i64), StoreError> {
+        let options = GetOptions::new().with_prefix();
+        let answer = soon(self.kv.get(prefix, Some(options))).await?;
+        let revision = answer.header().map_or(0, |header| header.revision());
+        let found = answer.kvs().iter();
+        let found = found.map(|found| (key(found), Some(found.value().to_vec())));
+        Ok((found.collect(), revision))
+    }
+
+    /// Puts values under keys, for as long as a lease lasts, or removes what is there.
+    pub(super) async fn put_all(mut self, lease: i64, news: Vec<News>) -> Result<(), StoreError> {
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        for (key, value) in news {
+            let size = key.len() + value.as_ref().map_or(0, Vec::len);
+            if together.len() == TOGETHER || bytes + size > TOGETHER_BYTES {
+                self.do_all(std::mem::take(&mut together)).await?;
+                bytes = 0;
+            }
+            bytes += size;
+            together.push(match value {
+                Some(value) => TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease))),
+                None => TxnOp::delete(key, None),
+            });
+        }
+        self.do_all(together).await
+    }
+
+    async fn do_all(&mut self, operations: Vec<TxnOp>) -> Result<(), StoreError> {
+        let txn = Txn::new().and_then(operations);
+        soon(self.kv.txn(txn)).await.map(drop)
+    }
+
     /// What becomes of a key from a revision on.
     pub(super) async fn watch(&mut self, key: &str, from: i64) -> Result<Watch, StoreError> {
-        let options = WatchOptions::new().with_start_revision(from);
+        self.watch_with(key, WatchOptions::new().with_start_revision(from))
+            .await
+    }
+
+    /// The same, of all keys that begin with this.
+    pub(super) async fn watch_all(&mut self, prefix: &str, from: i64) -> Result<Watch, StoreError> {
+        let options = WatchOptions::new().with_prefix();
+        self.watch_with(prefix, options.with_start_revision(from))
+            .await
+    }
+
+    async fn watch_with(&mut self, key: &str, options: WatchOptions) -> Result<Watch, StoreError> {
         let mut client = self
             .client
             .watch_client()
@@ -161,31 +216,56 @@ impl Store {
     }
 }
 
-/// News of a key.
+/// News of keys.
 pub(super) struct Watch(WatchStream);
 
 impl Watch {
     /// The last of what has come; nothing where the key is gone.
     pub(super) async fn next(&mut self) -> Result<Option<Stored>, StoreError> {
         loop {
-            let message = self.0.message().await?;
-            let message = message.ok_or_else(|| StoreError::WatchEnded("no reason".to_owned()))?;
-            if message.canceled() {
-                let reason = match message.compact_revision() {
-                    0 => message.cancel_reason().to_owned(),
-                    revision => format!("what was before revision {revision} is compacted"),
-                };
-                return Err(StoreError::WatchEnded(reason));
-            }
-            if let Some(last) = message.events().last() {
-                let there = last.event_type() == EventType::Put;
-                return Ok(last.kv().filter(|_| there).map(Stored::from));
+            if let Some(last) = self.message().await?.events().last() {
+                return Ok(there(last).map(Stored::from));
             }
         }
     }
+
+    /// All that has come.
+    pub(super) async fn all(&mut self) -> Result<Vec<News>, StoreError> {
+        let message = self.message().await?;
+        let news = message.events().iter().filter_map(|event| {
+            let value = there(event).map(|found| found.value().to_vec());
+            Some((key(event.kv()?), value))
+        });
+        Ok(news.collect())
+    }
+
+    async fn message(&mut self) -> Result<WatchResponse, StoreError> {
+        let message = self.0.message().await?;
+        let message = message.ok_or_else(|| StoreError::WatchEnded("no reason".to_owned()))?;
+        if message.canceled() {
+            let reason = match message.compact_revision() {
+                0 => message.cancel_reason().to_owned(),
+                revision => format!("what was before revision {revision} is compacted"),
+            };
+            return Err(StoreError::WatchEnded(reason));
+        }
+        Ok(message)
+    }
 }
 
-async fn soon<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
+/// What an event leaves under its key.
+fn there(event: &Event) -> Option<&KeyValue> {
+    let put = event.event_type() == EventType::Put;
+    event.kv().filter(|_| put)
+}
+
+fn key(found: &KeyValue) -> String {
+    String::from_utf8_lossy(found.key()).into_owned()
+}
+
+pub(super) async fn soon<T>(
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
     let answer = timeout(PATIENCE, answer).await;
     Ok(answer.map_err(|_| StoreError::Silent)??)
 }

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::AgreementView;
 use crate::config::Problem;
 
 /// Where what is in force comes from.
@@ -38,6 +39,9 @@ pub struct SharedView {
     /// Why the copy on disk is not up to date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_error: Option<String>,
+    /// How it stands with agreeing on health; nothing where each node acts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<AgreementView>,
 }
 
 /// A document that is in etcd and not in force here.
@@ -63,6 +67,7 @@ impl SharedView {
             revision,
             not_in_force: None,
             copy_error: None,
+            health: None,
         }
     }
 
@@ -78,7 +83,8 @@ impl SharedView {
     }
 }
 
-fn now() -> u64 {
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_secs()
 }

@@ -16,7 +16,9 @@ pub(super) struct Conditions {
     pub(super) below_floor: bool,
     /// Whether there are backends and every one of them fails its checks.
     pub(super) down: bool,
-    /// Whether a backend that passes its checks has flows, or may be given some.
+    /// The same, of this node's own checks: it cannot serve, whatever others say.
+    pub(super) cut_off: bool,
+    /// Whether a backend that passes this node's checks has flows, or may be given some.
     pub(super) healthy: bool,
     /// Whether all that are to be used have been checked.
     pub(super) checked: bool,
@@ -37,14 +39,23 @@ pub(super) fn conditions(
         Some(_) => verdicts.health(name, backend),
         None => Health::Healthy,
     };
+    let here = |backend: &str| match pool.health_check {
+        Some(_) => verdicts.here(name, backend),
+        None => Health::Healthy,
+    };
     let mut total = 0;
     let mut failed = 0;
     let (mut some_healthy, mut some_failed, mut some_unknown) = (false, false, false);
+    let (mut some_failed_here, mut some_not_failed_here) = (false, false);
     for (backend, config) in &pool.backends {
         if drains.stage(name, backend).is_some() || config.weight == 0 {
             continue;
         }
         total += u64::from(config.weight);
+        match here(backend) {
+            Health::Unhealthy => some_failed_here = true,
+            Health::Healthy | Health::Unknown => some_not_failed_here = true,
+        }
         match health(backend) {
             Health::Healthy => some_healthy = true,
             Health::Unknown => some_unknown = true,
@@ -74,9 +85,8 @@ pub(super) fn conditions(
     let backends: BTreeMap<_, _> = backends
         .map(|name| (name.clone(), condition(name)))
         .collect();
-    let passes = |(name, is): (&String, &Condition)| {
-        *is != Condition::Dead && health(name) == Health::Healthy
-    };
+    let passes =
+        |(name, is): (&String, &Condition)| *is != Condition::Dead && here(name) == Health::Healthy;
     Conditions {
         healthy: backends.iter().any(passes),
         backends,
@@ -84,13 +94,21 @@ pub(super) fn conditions(
         checked: !some_unknown,
         fresh: some_unknown && !some_healthy && !some_failed,
         down: some_failed && !some_healthy && !some_unknown,
+        cut_off: some_failed_here && !some_not_failed_here,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{config::from_toml, health::Change};
+    use super::{super::agreement::Agreement, *};
+    use crate::{
+        config::from_toml,
+        health::{
+            Change,
+            vote::{Candidate, Tally},
+        },
+        shared::Counted,
+    };
 
     /// What was said of a backend, the first first.
     type History = &'static [Health];
@@ -172,6 +190,70 @@ mod tests {
         assert_eq!(found, (vec![InUse, InUse], false, false));
         let found = decide("", &[(100, UP), (100, UNKNOWN)]);
         assert_eq!(found, (vec![InUse, Draining], false, false));
+    }
+
+    /// What others say is acted on, the floor with it; what this node sees decides whether it can
+    /// serve.
+    #[test]
+    fn the_majority_decides_and_each_node_knows_what_it_reaches() {
+        let text = "health_check = { type = \"tcp\" }\nhealth_floor_percent = 60\n[backends]\n\
+                    a = { address = \"10.0.0.1:80\" }\nb = { address = \"10.0.0.2:80\" }";
+        let pool: Pool = from_toml(text.as_bytes()).expect("a pool");
+        let (casts, mut cast) = tokio::sync::mpsc::unbounded_channel();
+        let mut verdicts = Verdicts::default();
+        verdicts.agreement = Some(Agreement::new(casts));
+        verdicts.find_votes("p", Some(&pool), None);
+        for (name, backend) in &pool.backends {
+            let change = Change {
+                pool: "p".into(),
+                backend: name.clone(),
+                health: Health::Unhealthy,
+                reason: String::new(),
+            };
+            verdicts.note(change, backend.address);
+        }
+        let of = |name| Candidate::new("p", name, pool.backends[name].address);
+        assert_eq!(cast.try_recv(), Ok((of("a"), Some(false))));
+        let look = |verdicts: &Verdicts| {
+            let found = conditions("p", &pool, verdicts, &Drains::default());
+            let used = found.backends.into_values().collect::<Vec<_>>();
+            (
+                used,
+                found.below_floor,
+                found.down,
+                found.cut_off,
+                found.healthy,
+            )
+        };
+        let vote = |verdicts: &mut Verdicts, name, healthy, unhealthy| {
+            let votes = vec![(of(name), Tally { healthy, unhealthy })];
+            verdicts.count(Counted::Votes(votes));
+        };
+        let alone = (vec![InUse, InUse], true, true, true, false);
+        assert_eq!(look(&verdicts), alone);
+        vote(&mut verdicts, "a", 2, 1);
+        vote(&mut verdicts, "b", 2, 1);
+        assert_eq!(look(&verdicts), alone, "not agreed yet");
+        verdicts.count(Counted::Agreed(true));
+        assert_eq!(
+            look(&verdicts),
+            (vec![InUse, InUse], false, false, true, false)
+        );
+        vote(&mut verdicts, "b", 1, 2);
+        assert_eq!(
+            look(&verdicts),
+            (vec![InUse, InUse], true, false, true, false)
+        );
+        // A vote on what is not checked any more, or is another server now.
+        let moved =
+            "health_check = { type = \"tcp\" }\n[backends]\na = { address = \"10.0.0.9:80\" }";
+        let moved: Pool = from_toml(moved.as_bytes()).expect("a pool");
+        assert!(verdicts.keep("p", Some(&moved), None));
+        assert!(!verdicts.find_votes("p", Some(&moved), None));
+        vote(&mut verdicts, "a", 0, 3);
+        assert_eq!(verdicts.health("p", "a"), Health::Unknown);
+        verdicts.count(Counted::Agreed(false));
+        assert_eq!(verdicts.health("p", "a"), Health::Unknown);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The one owner of what is wanted: configuration and health come in, the data path is told.
 //! Everybody else holds a [`State`] and asks.
 
+mod agreement;
 mod apply;
 mod compile;
 mod conditions;
@@ -22,7 +23,7 @@ pub use self::{
     drains::DrainView,
     handover::{Known, KnownDrain, KnownHealth, Offer},
     owner::{Parts, spawn},
-    view::{BackendView, HealthView, PoolView, ServiceView, StatusView},
+    view::{BackendView, HealthView, HereView, PoolView, ServiceView, StatusView},
 };
 use self::{drains::Name, owner::Owner};
 use crate::{

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::pending,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use tokio::{
 
 use super::{
     Command, Refused, State,
+    agreement::Agreement,
     compile::targets,
     conditions::Conditions,
     drains::{Drains, Left, Name},
@@ -28,6 +30,7 @@ use crate::{
     ha::Serving,
     health::{Change, Retarget},
     proxy::Proxy,
+    shared::{Counted, Votes},
 };
 
 /// Requests and verdicts that may wait for the owner, and that it takes at once.
@@ -60,6 +63,8 @@ pub struct Parts {
     pub verdicts: mpsc::Receiver<Change>,
     /// Where it is told which services can be served, of those that shared addresses depend on.
     pub serving: watch::Sender<Serving>,
+    /// Where nodes agree on health: how.
+    pub votes: Option<Votes>,
 }
 
 pub(super) struct Owner {
@@ -118,17 +123,29 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
             .map(|name| (name.clone(), None))
             .collect(),
     };
+    let mut counted = None;
+    if let Some(votes) = parts.votes {
+        owner.verdicts.agreement = Some(Agreement::new(votes.casts));
+        counted = Some(votes.counted);
+    }
     owner
         .verdicts
         .inherit(owner.live.config(), &owner.dataplane);
     owner.learn(parts.known);
+    for (name, pool) in &owner.live.config().pools {
+        owner.verdicts.find_votes(name, Some(pool), None);
+    }
+    // What others say is known before this node has checked anything.
+    while let Some(Ok(news)) = counted.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
+        owner.verdicts.count(news);
+    }
     owner.commit(&all)?;
     let fresh = owner.conditions.iter().filter(|(_, is)| is.fresh);
     owner.waiting = fresh.map(|(name, _)| name.clone()).collect();
     owner.dataplane.attach().map_err(Refused::Unattached)?;
     owner.proxy.open();
     let (commands, incoming) = mpsc::channel(WAITING);
-    let task = tokio::spawn(owner.run(incoming, parts.verdicts));
+    let task = tokio::spawn(owner.run(incoming, parts.verdicts, counted));
     let shared = None;
     Ok((State { commands, shared }, task))
 }
@@ -138,8 +155,9 @@ impl Owner {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut verdicts: mpsc::Receiver<Change>,
+        mut counted: Option<mpsc::UnboundedReceiver<Counted>>,
     ) {
-        let (mut asked, mut judged) = (Vec::new(), Vec::new());
+        let (mut asked, mut judged, mut votes) = (Vec::new(), Vec::new(), Vec::new());
         let mut steps = interval(STEP);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -167,6 +185,9 @@ impl Owner {
                 },
                 _ = verdicts.recv_many(&mut judged, WAITING), if !verdicts.is_closed() => {
                     block_in_place(|| self.judge(judged.drain(..)));
+                }
+                _ = next(&mut counted, &mut votes) => {
+                    block_in_place(|| self.count(votes.drain(..)));
                 }
                 _ = steps.tick() => block_in_place(|| self.step()),
             }
@@ -271,11 +292,12 @@ impl Owner {
     fn commit(&mut self, touched: &Touched) -> Result<(), Refused> {
         let pools = touched.pools.keys().cloned().collect();
         self.apply(touched.services.clone(), pools)?;
-        let mut forgot = false;
+        let mut news = false;
         for (name, backends) in &touched.pools {
             let pool = self.live.config().pools.get(name);
             // A backend that is another server now does not inherit the old one's health.
-            forgot |= self.verdicts.keep(name, pool, backends.as_ref());
+            news |= self.verdicts.keep(name, pool, backends.as_ref());
+            news |= self.verdicts.find_votes(name, pool, backends.as_ref());
             self.drains.keep(name, |backend| {
                 pool.is_some_and(|pool| pool.backends.contains_key(backend))
             });
@@ -284,7 +306,7 @@ impl Owner {
                 drop(self.targets.send(retarget));
             }
         }
-        if forgot {
+        if news {
             self.follow(touched.pools.keys().cloned().collect());
         }
         Ok(())
@@ -334,6 +356,11 @@ impl Owner {
         self.follow(pools);
     }
 
+    fn count(&mut self, counted: impl Iterator<Item = Counted>) {
+        let pools = counted.flat_map(|news| self.verdicts.count(news)).collect();
+        self.follow(pools);
+    }
+
     /// Once a second: drains and ramps move on, and what the kernel has refused is tried again.
     fn step(&mut self) {
         self.proxy.refresh();
@@ -360,6 +387,17 @@ impl Owner {
             tracing::error!("the data path does not follow: {error}");
         }
     }
+}
+
+/// Waits for votes that were counted, for ever where nobody votes.
+async fn next(counted: &mut Option<mpsc::UnboundedReceiver<Counted>>, votes: &mut Vec<Counted>) {
+    if let Some(receiver) = counted {
+        match receiver.recv_many(votes, WAITING).await {
+            0 => *counted = None,
+            _ => return,
+        }
+    }
+    pending().await
 }
 
 /// For how long after a change there may be flows that nobody remembers: those of slots, until

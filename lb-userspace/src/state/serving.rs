@@ -58,7 +58,7 @@ impl Owner {
         }
         let conditions = |pool: &str| self.conditions.get(pool);
         let takes_flows = |pool: &str| {
-            let up = conditions(pool).is_some_and(|pool| !pool.down);
+            let up = conditions(pool).is_some_and(|pool| !pool.cut_off);
             let backends = self.desired.pools.get(pool).filter(|_| up);
             backends.is_some_and(|all| all.values().any(|backend| backend.takes_flows()))
         };

@@ -8,6 +8,7 @@ use super::drains::DrainView;
 use crate::{
     config::{Pool, Service},
     dataplane::{Attachment, BackendCounters, Drops, FlowCounters, ServiceCounters},
+    health::vote::Tally,
     proxy::{BackendHttpCounters, HttpCounters, tls::Expiry},
 };
 
@@ -87,7 +88,7 @@ pub struct BackendView {
     pub http: Option<BackendHttpCounters>,
 }
 
-/// What the health checks say of a backend.
+/// What a backend is taken for, by the health checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthView {
     /// `healthy`, `unhealthy`, `unknown` (not checked yet) or `unchecked`.
@@ -97,14 +98,39 @@ pub struct HealthView {
     /// When it became so, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
+    /// What this node's own checks say, where `status` is what the majority of the nodes says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub here: Option<HereView>,
+    /// The votes that make up that majority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub votes: Option<Tally>,
+}
+
+/// What this node's own checks say of a backend: as [`HealthView`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HereView {
+    /// `healthy`, `unhealthy` or `unknown`.
+    pub status: String,
+    /// Why, in words.
+    pub reason: String,
+    /// When it became so, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
 }
 
 impl HealthView {
-    pub(super) fn new(status: &str, reason: &str, since: Option<u64>) -> Self {
+    pub(super) fn new(status: String, reason: String, since: Option<u64>) -> Self {
         Self {
-            status: status.to_owned(),
-            reason: reason.to_owned(),
+            status,
+            reason,
             since,
+            here: None,
+            votes: None,
         }
+    }
+
+    /// What this node's own checks say.
+    pub fn here(&self) -> &str {
+        self.here.as_ref().map_or(&self.status, |here| &here.status)
     }
 }

@@ -99,7 +99,7 @@ fn announced_vips_are_checked() {
             (
                 "ha.routes.lease",
                 "1s 500ms",
-                "whole seconds, as the kernel counts in them",
+                "whole seconds, as leases are counted in them",
             ),
             ("ha.routes.vips[1]", "203.0.113.1", "each address only once"),
             (
@@ -117,6 +117,29 @@ fn announced_vips_are_checked() {
             "at least one VIP; leave it out to announce those of all services",
         )],
     );
+}
+
+#[test]
+fn agreeing_on_health_has_bounds() {
+    for (lease, got, expected) in [
+        (
+            "500ms",
+            "500ms",
+            "a duration from 1s to 10m, such as \"500ms\", \"2s\" or \"15m\"",
+        ),
+        (
+            "2500ms",
+            "2s 500ms",
+            "whole seconds, as leases are counted in them",
+        ),
+    ] {
+        breaks(
+            &with(&format!("[ha.health]\nlease = \"{lease}\"")),
+            &[("ha.health.lease", got, expected)],
+        );
+    }
+    let health = |text: &str| parse(&with(text)).ha.health;
+    assert!(health("").agree && !health("[ha.health]\nagree = false").agree);
 }
 
 /// One node holds it, or all announce it.

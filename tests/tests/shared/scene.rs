@@ -27,8 +27,17 @@ impl Scene {
     }
 
     pub(crate) fn with_etcd(arguments: &[&str]) -> Result<Self> {
+        Self::wired(Wiring::Pair, arguments)
+    }
+
+    /// With three balancers.
+    pub(crate) fn of_three() -> Result<Self> {
+        Self::wired(Wiring::Anycast, &[])
+    }
+
+    fn wired(wiring: Wiring, arguments: &[&str]) -> Result<Self> {
         let lab = Lab::new(&Plan {
-            wiring: Wiring::Pair,
+            wiring,
             backends: 3,
             ..Plan::default()
         })?;
@@ -85,8 +94,13 @@ impl Scene {
     }
 
     pub(crate) fn start(&self, number: usize) -> Result<Agent> {
+        self.start_with(number, &json!({}))
+    }
+
+    /// `local`: what is the node's own.
+    pub(crate) fn start_with(&self, number: usize, local: &Value) -> Result<Agent> {
         let balancer = &self.lab.balancers()[number];
-        Agent::start_sharing(&self.lab, balancer, &json!({}), &self.location())
+        Agent::start_sharing(&self.lab, balancer, local, &self.location())
     }
 
     /// What etcd has.

@@ -187,13 +187,17 @@ impl Snapshot {
             "Connections that least-connections services count",
             self.backends(|view| view.counters.open_connections),
         )?;
+        let healthy = |status: &str| u64::from(["healthy", "unchecked"].contains(&status));
         families.gauge(
             "weir_backend_healthy",
-            "1 where its checks pass, or there are none",
-            self.backends(|view| {
-                let healthy = ["healthy", "unchecked"].contains(&view.health.status.as_str());
-                u64::from(healthy)
-            }),
+            "1 where it is taken for healthy: its checks pass, for the majority where nodes agree, or \
+             there are none",
+            self.backends(|view| healthy(&view.health.status)),
+        )?;
+        families.gauge(
+            "weir_backend_healthy_here",
+            "1 where this node's own checks pass, or there are none",
+            self.backends(|view| healthy(view.health.here())),
         )?;
         families.gauge(
             "weir_backend_in_use",

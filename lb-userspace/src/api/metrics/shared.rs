@@ -25,5 +25,19 @@ pub(super) fn metrics(view: &SharedView, families: &mut Families<'_>) -> fmt::Re
         "weir_shared_not_in_force",
         "1 while the document in etcd cannot be used here, and an older one is in force",
         [([], u64::from(view.not_in_force.is_some()))],
+    )?;
+    let Some(health) = &view.health else {
+        return Ok(());
+    };
+    families.gauge(
+        "weir_health_agreed",
+        "1 while this node acts on what the majority of the nodes says of backends, 0 while on its \
+         own checks alone",
+        [([], u64::from(health.agreed))],
+    )?;
+    families.gauge(
+        "weir_health_nodes",
+        "Nodes that vote on backends, this one among them, when that was last heard",
+        [([], health.nodes.len() as u64)],
     )
 }

@@ -39,6 +39,7 @@ pub(super) fn check(problems: &mut Problems, config: &Config) {
         tracks(problems, config, &path, group);
     }
     together(problems, groups);
+    problems.check_lease("ha.health", config.ha.health.lease);
     if let Some(sync) = &config.ha.sync {
         super::sync::check(problems, sync);
     }

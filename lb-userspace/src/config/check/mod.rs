@@ -75,6 +75,15 @@ impl Problems {
         }
     }
 
+    /// A lease, of the kernel's or etcd's.
+    fn check_lease(&mut self, path: &str, lease: Duration) {
+        self.check_duration(path, "lease", lease);
+        if bounds::duration("lease").contains(&lease) && lease.subsec_nanos() != 0 {
+            let expected = "whole seconds, as leases are counted in them";
+            self.add(join(path, "lease"), format_duration(lease), expected);
+        }
+    }
+
     /// A size within its field's bounds.
     fn check_size(&mut self, path: &str, key: &str, value: Size) {
         if !bounds::size(key).contains(&value) {

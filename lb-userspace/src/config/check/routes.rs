@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use humantime_serde::re::humantime::format_duration;
-
-use super::{Problems, bounds};
+use super::Problems;
 use crate::config::{
     ha::{Ha, Routes},
     problem::join,
@@ -14,11 +12,7 @@ pub(super) fn check(problems: &mut Problems, ha: &Ha, routes: &Routes) {
     let path = "ha.routes";
     problems.check_interface(join(path, "interface"), &routes.interface);
     problems.check_duration(path, "grace", routes.grace);
-    problems.check_duration(path, "lease", routes.lease);
-    if bounds::duration("lease").contains(&routes.lease) && routes.lease.subsec_nanos() != 0 {
-        let expected = "whole seconds, as the kernel counts in them";
-        problems.add(join(path, "lease"), format_duration(routes.lease), expected);
-    }
+    problems.check_lease(path, routes.lease);
     let vips = routes.vips.as_deref();
     if vips.is_some_and(<[_]>::is_empty) {
         let expected = "at least one VIP; leave it out to announce those of all services";

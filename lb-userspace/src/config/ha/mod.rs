@@ -1,6 +1,7 @@
 //! Addresses that several nodes share: one holds them at a time, or all announce them.
 
 mod address;
+mod health;
 mod routes;
 mod sync;
 mod track;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     address::VirtualAddress,
+    health::Health,
     routes::{Announce, Routes},
     sync::Sync,
     track::{Track, TrackKind},
@@ -30,6 +32,9 @@ pub struct Ha {
     /// Which VIPs a routing daemon is to announce; if absent, none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routes: Option<Routes>,
+    /// Whether nodes agree on health. Without etcd each acts alone.
+    #[serde(skip_serializing_if = "Health::is_default")]
+    pub health: Health,
 }
 
 impl Ha {

@@ -63,6 +63,7 @@ impl Scene {
             targets,
             verdicts: judged,
             serving: tokio::sync::watch::Sender::default(),
+            votes: None,
         })?;
         Ok(Self {
             state,
