@@ -11,6 +11,7 @@
 //! | `/swallow` | how many bytes the request's body had |
 //! | `/page` | a page whose script asks for `/name` and says by which protocol |
 //! | `/status/N` | that status |
+//! | `/cache/WORDS` | its name, with `Cache-Control: WORDS` |
 //! | `/slow/MS` | its name, after so many milliseconds |
 //! | `/stall` | headers, a byte, and then nothing |
 //! | `/drop` | none: the connection closes |
@@ -198,6 +199,12 @@ async fn answer(
         "status" => {
             let mut response = Response::new(text(format!("{name}\n")));
             *response.status_mut() = StatusCode::from_u16(number as u16).unwrap_or_default();
+            return Ok(response);
+        }
+        "cache" => {
+            let mut response = Response::new(text(format!("{name}\n")));
+            let words = hyper::header::HeaderValue::from_str(argument).map_err(|_| Broken)?;
+            response.headers_mut().insert("cache-control", words);
             return Ok(response);
         }
         "slow" => {

@@ -31,6 +31,13 @@ pub struct Agent {
     pub proxy: Proxy,
 }
 
+impl Agent {
+    /// Whether the hash's key is the default, which everyone knows.
+    pub fn has_public_key(&self) -> bool {
+        self.hash_key == hash_key::DEFAULT
+    }
+}
+
 impl Default for Agent {
     fn default() -> Agent {
         Agent {

@@ -131,6 +131,7 @@ mod tests {
         assert_eq!(cookie.read(&headers), Some(token));
 
         let other = Cookie::new(&Sticky {
+            enabled: true,
             cookie: "s".to_owned(),
             path: "/app".to_owned(),
             domain: Some("example.org".to_owned()),

@@ -15,6 +15,7 @@ use crate::{breaks, malformed, parse, small};
 /// Everything that a local service and its pool can be told, all different from the defaults.
 const FULL: &str = r#"
 [agent]
+hash_key = "000102030405060708090a0b0c0d0e0f"
 interfaces = ["eth0"]
 [pools.web.backends.web1]
 address = "10.0.0.11:80"
@@ -156,6 +157,7 @@ rewrite = { path = "/index.html" }
 /// A small right document, to break.
 const LOCAL: &str = r#"
 [agent]
+hash_key = "000102030405060708090a0b0c0d0e0f"
 interfaces = ["eth0"]
 [pools.web.backends.web1]
 address = "10.0.0.11:80"
@@ -612,4 +614,24 @@ fn types_are_checked() {
         "least-conn",
         "one of round-robin, least-requests, consistent-hash, latency",
     );
+}
+
+/// Cookies that anyone could make are none; a route may do without where its service does not.
+#[test]
+fn sticky_sessions_need_a_key() {
+    let expected = "an agent.hash_key of your own (openssl rand -hex 16), the same on all nodes: \
+                    with the default, which is public, anyone could make cookies";
+    let public = |more: &str| local(more).replace("hash_key", "#");
+    for (more, field) in [
+        ("sticky = {}", "services.web.http.sticky"),
+        (
+            "routes.r = { sticky = {} }",
+            "services.web.http.routes.r.sticky",
+        ),
+    ] {
+        breaks(&public(more), &[(field, "sessions that stay", expected)]);
+        assert_eq!(parse(&local(more)).check(), Ok(()));
+    }
+    let off = "sticky = { enabled = false }";
+    assert_eq!(parse(&public(off)).check(), Ok(()));
 }

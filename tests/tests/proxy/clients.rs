@@ -11,7 +11,17 @@ use crate::scene::Scene;
 
 #[test]
 fn sessions_stay_with_their_backend_by_a_cookie() -> Result<()> {
-    let scene = Scene::new(3, &json!({ "sticky": { "cookie": "stay" } }), &json!({}))?;
+    let http = json!({
+        "sticky": { "cookie": "stay" },
+        "routes": {
+            "free": { "path": "/free", "rewrite": { "path": "/name" }, "sticky": { "enabled": false } },
+            "cached": {
+                "path": "/cached", "rewrite": { "path": "/cache/public,max-age=60" },
+            },
+            "kept": { "path": "/kept", "rewrite": { "path": "/cache/private,max-age=60" } },
+        },
+    });
+    let scene = Scene::new(3, &http, &json!({}))?;
     let jar = tempfile::NamedTempFile::new()?;
     let jar = jar.path().to_str().context("a path in UTF-8")?;
     let url = scene.url("/name");
@@ -30,6 +40,27 @@ fn sessions_stay_with_their_backend_by_a_cookie() -> Result<()> {
         let again = scene.get(&["--include", "-b", jar, &url])?;
         ensure!(again.ends_with(&format!("{name}\n")), "not {name}: {again}");
         ensure!(!again.contains("set-cookie"), "{again}");
+    }
+    // A route may do without.
+    let free = (0..20).map(|_| scene.get(&["--include", "-b", jar, &scene.url("/free")]));
+    let free = free.collect::<Result<BTreeSet<_>>>()?;
+    ensure!(
+        free.iter().all(|answer| !answer.contains("set-cookie")),
+        "{free:?}"
+    );
+    // Caches that clients share may not keep one client's cookie.
+    for (path, cookie, expected) in [
+        ("/cached", "a=b", &["public,max-age=60", "private"][..]),
+        ("/kept", "a=b", &["private,max-age=60"]),
+        ("/cached", jar, &["public,max-age=60"]),
+        ("/name", jar, &[]),
+        ("/name", "a=b", &["private"]),
+    ] {
+        let answer = scene.get(&["--include", "-b", cookie, &scene.url(path)])?;
+        let lines = answer.lines().map(str::to_lowercase);
+        let said = lines.filter_map(|line| Some(line.strip_prefix("cache-control: ")?.to_owned()));
+        let said: Vec<_> = said.collect();
+        ensure!(said == expected, "{path} with {cookie}: {said:?}");
     }
     // Without it, or with a forged one, a client goes anywhere.
     let mut seen = BTreeSet::new();

@@ -43,6 +43,8 @@ impl Scene {
             .map(|backend| Web::start(backend, WEB));
         let webs = webs.collect::<Result<Vec<_>>>()?;
         let mut document = json!({
+            // Cookies need a key that is no secret of everyone's.
+            "agent": { "hash_key": "8f1c6a2be07d43559a0cd2714be83f60" },
             "pools": { "web": { "backends": members(&lab, WEB) } },
             "services": { "web": {
                 "address": vip, "port": PORT, "protocol": "tcp", "mode": "local", "pool": "web",

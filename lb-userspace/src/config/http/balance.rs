@@ -24,6 +24,8 @@ pub enum Balance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sticky {
+    /// Whether they stay; a route says so where its service's do and its own do not.
+    pub enabled: bool,
     /// The cookie's name.
     pub cookie: String,
     /// `Path`.
@@ -46,6 +48,7 @@ pub struct Sticky {
 impl Default for Sticky {
     fn default() -> Sticky {
         Sticky {
+            enabled: true,
             cookie: "weir".to_owned(),
             path: "/".to_owned(),
             domain: None,

@@ -5,7 +5,7 @@ use std::{future::poll_fn, rc::Rc, task::Poll};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
-    header::{CONNECTION, EXPECT, HOST, HeaderValue, SET_COOKIE, UPGRADE},
+    header::{CACHE_CONTROL, CONNECTION, EXPECT, HOST, HeaderValue, SET_COOKIE, UPGRADE},
     http::{request::Parts, response, uri},
 };
 
@@ -99,6 +99,7 @@ pub(super) async fn forward(
     };
     if let Some(cookie) = cookie {
         response.headers_mut().append(SET_COOKIE, cookie);
+        keep_private(response.headers_mut());
     }
     route.response_headers.apply(response.headers_mut());
     if let (Some(ids), Some(id)) = (&service.plan.request_ids, ready.id) {
@@ -112,6 +113,23 @@ fn session_cookie(exchange: &Exchange, route: &Route, sent: Option<Token>) -> Op
     let cookie = exchange.service.plan.cookies[route.number].as_ref()?;
     let token = exchange.backend()?.token;
     (sent != Some(token)).then(|| cookie.set(token, exchange.link.is_tls()))?
+}
+
+/// Keeps an answer with one client's cookie out of the caches that clients share (RFC 9111,
+/// section 5.2.2.7).
+fn keep_private(headers: &mut HeaderMap) {
+    let kept = |value: &HeaderValue| {
+        let directives = value.as_bytes().split(|byte| *byte == b',');
+        directives.map(<[u8]>::trim_ascii).any(|directive| {
+            // With names of headers, `private` is about these alone.
+            ["private", "no-store"]
+                .iter()
+                .any(|whole| directive.eq_ignore_ascii_case(whole.as_bytes()))
+        })
+    };
+    if !headers.get_all(CACHE_CONTROL).iter().any(kept) {
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
 }
 
 fn refuse(exchange: &mut Exchange, refusal: Refusal) -> Response<Reply> {

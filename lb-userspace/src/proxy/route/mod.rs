@@ -191,7 +191,9 @@ fn compile(http: &Http, number: usize, name: &str, route: &Config) -> anyhow::Re
         mirror: route.mirror.clone(),
         balance: route.balance.unwrap_or(http.balance),
         hash_on: route.hash_on.as_ref().unwrap_or(&http.hash_on).clone(),
-        sticky: route.sticky.as_ref().or(http.sticky.as_ref()).cloned(),
+        sticky: (route.sticky.as_ref().or(http.sticky.as_ref()))
+            .filter(|sticky| sticky.enabled)
+            .cloned(),
         timeouts,
         retries: route.retries.as_ref().unwrap_or(&http.retries).clone(),
         body_size: body_size.map(|size| size.0),

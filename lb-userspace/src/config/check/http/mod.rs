@@ -28,7 +28,7 @@ pub(super) fn check(problems: &mut Problems, config: &Config, path: &str, servic
     }
     balance(problems, path, http.balance, &http.hash_on);
     if let Some(sticky) = &http.sticky {
-        self::sticky(problems, &join(path, "sticky"), sticky);
+        self::sticky(problems, config, &join(path, "sticky"), sticky);
     }
     timeouts(problems, &join(path, "timeouts"), &http.timeouts);
     retries(problems, &join(path, "retries"), &http.retries);
@@ -62,7 +62,12 @@ fn balance(problems: &mut Problems, path: &str, balance: Balance, hash_on: &Key)
     }
 }
 
-fn sticky(problems: &mut Problems, path: &str, sticky: &Sticky) {
+fn sticky(problems: &mut Problems, config: &Config, path: &str, sticky: &Sticky) {
+    if sticky.enabled && config.agent.has_public_key() {
+        let expected = "an agent.hash_key of your own (openssl rand -hex 16), the same on all \
+                        nodes: with the default, which is public, anyone could make cookies";
+        problems.add(path, "sessions that stay", expected);
+    }
     names::cookie(problems, join(path, "cookie"), &sticky.cookie);
     let part = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b';');
     if !sticky.path.starts_with('/') || !part(&sticky.path) {

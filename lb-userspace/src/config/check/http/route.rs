@@ -49,7 +49,7 @@ pub(super) fn check(
         );
     }
     if let Some(sticky) = &route.sticky {
-        self::sticky(problems, &join(path, "sticky"), sticky);
+        self::sticky(problems, config, &join(path, "sticky"), sticky);
     }
     for (key, value) in [
         ("response", route.timeouts.response),
