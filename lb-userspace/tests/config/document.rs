@@ -137,6 +137,7 @@ fn examples_load() {
     let directories = [
         examples(),
         examples().join("active-active"),
+        examples().join("shared-sessions"),
         examples().join("three-tier"),
     ];
     let files: Vec<PathBuf> = directories

@@ -14,6 +14,7 @@ mod metrics;
 mod proxied;
 mod routes;
 mod scene;
+mod shared_sessions;
 mod slow;
 mod takeover;
 mod tls;

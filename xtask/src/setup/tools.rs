@@ -69,6 +69,16 @@ const TOOLS: &[Tool] = &[
         "python3-psycopg2",
         "lets an example's application servers ask a database",
     ),
+    tool(
+        "redis-server",
+        "redis-server",
+        "holds the sessions that an example's servers share",
+    ),
+    tool(
+        "/usr/lib/python3/dist-packages/redis/__init__.py",
+        "python3-redis",
+        "lets them ask it",
+    ),
 ];
 
 /// What the client of etcd is built with.
