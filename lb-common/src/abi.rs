@@ -8,7 +8,7 @@ use core::mem::{align_of, size_of};
 /// Counts changes of what any map's keys and values mean: an agent takes over what an earlier one
 /// has left in the kernel only where both know the same. To be raised with every such change, also
 /// where sizes stay.
-pub const LAYOUT: u64 = 1;
+pub const LAYOUT: u64 = 2;
 
 /// Types that may be a map's key or value.
 ///
@@ -312,7 +312,9 @@ pub struct NatReturn {
     /// Bits of [`nat_state`].
     pub state: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// Index in `SOURCES` of the source address.
+    pub source_index: u32,
 }
 
 /// A remembered flow of a tracked slot: the value of `FLOWS`, whose key is the flow as its

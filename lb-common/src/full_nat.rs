@@ -11,12 +11,14 @@
 //! Ports are taken in turn, the one freed longest ago first: a backend may keep the old
 //! connection in TIME_WAIT for a minute and would refuse a new one under the same numbers.
 
+use core::num::NonZeroU32;
+
 use crate::{
     abi::{FlowKey, NatForward, NatReturn, Service, TICK_NS, algorithm, nat_state, service_flags},
     packet::{Packet, TCP, tcp_flags},
     reason::Reason,
     rewrite::Endpoint,
-    selection::{age, hash, pick, stop},
+    selection::{age, current, hash, pick, stop},
     steer::{Stop, Target, usable_backend},
     tables::{Claim, Tables},
 };
@@ -53,8 +55,7 @@ pub(crate) fn known<T: Tables>(
         Some(backend) => (backend.alive(), backend.dead()),
         None => (false, false),
     };
-    if dead || (packet.opens() && !alive) {
-        lose(tables, packet, &flow);
+    if (dead || (packet.opens() && !alive)) && lose(tables, packet, service, &flow) {
         let told = packet.protocol == TCP
             && !packet.opens()
             && service.flags & service_flags::DIE_SILENTLY == 0;
@@ -119,8 +120,8 @@ fn look<T: Tables>(tables: &T, packet: &Packet, marked: &mut bool) -> Option<Nat
     })
 }
 
-/// Tells the flow's other entry of the client's packet. False where that has gone, and this
-/// one with it. `counts`: the service counts connections.
+/// Tells the flow's other entry of the client's packet. False where that has gone, or is
+/// another flow's by now, and this one with it. `counts`: the service counts connections.
 ///
 /// A client that uses its numbers again (or repeats its SYN) keeps the source endpoint, so
 /// that it and the backend meet as if they were connected directly, with the backend's own
@@ -133,6 +134,9 @@ fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, counts: bool)
     let now = tables.tick();
     let mut opened = 0;
     let ended = tables.with_nat_return(&key, |flow| {
+        if !is_of(flow, packet) {
+            return None;
+        }
         if packet.opens() {
             if counts && flow.state & nat_state::COUNTED == 0 {
                 flow.state |= nat_state::COUNTED;
@@ -140,12 +144,12 @@ fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, counts: bool)
             }
             flow.state &= nat_state::COUNTED;
         }
-        touch(flow, packet, nat_state::CLIENT_FIN, now)
+        Some(touch(flow, packet, nat_state::CLIENT_FIN, now))
     });
     if opened != 0 {
         tables.count_connection(opened, true);
     }
-    match ended {
+    match ended.flatten() {
         Some(0) => true,
         Some(id) => {
             tables.count_connection(id, false);
@@ -156,6 +160,12 @@ fn mark<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward, counts: bool)
             false
         }
     }
+}
+
+/// Whether an entry is of the flow of a client's packet.
+#[inline(always)]
+fn is_of(flow: &NatReturn, packet: &Packet) -> bool {
+    flow.client == packet.source && flow.client_port == packet.source_port()
 }
 
 /// The key of a flow's backend side, from its client side; none where its backend or source
@@ -174,13 +184,22 @@ fn return_key<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward) -> Opti
     })
 }
 
-/// Forgets a flow whose backend has died, or takes nothing new and was to. A function of its own, for a stack frame of its own.
+/// Forgets a flow whose backend has died, or takes nothing new and was to. False where the
+/// table still names that backend: it would only be given back, until the agent, which is at
+/// it, has written the slot. A function of its own, for a stack frame of its own.
 #[inline(never)]
-fn lose<T: Tables>(tables: &T, packet: &Packet, flow: &NatForward) {
+fn lose<T: Tables>(tables: &T, packet: &Packet, service: &Service, flow: &NatForward) -> bool {
+    if packet.opens()
+        && service.algorithm == algorithm::HASH
+        && current(tables, service, hash(tables, packet, service)) == flow.backend
+    {
+        return false;
+    }
     if let Some(key) = return_key(tables, packet, flow) {
         remove(tables, &key);
     }
     tables.remove_nat_forward(&packet.flow_key());
+    true
 }
 
 /// Removes a flow's backend side, and its connection from its backend's count.
@@ -217,7 +236,7 @@ pub(crate) fn open<T: Tables>(
     let dropped = |reason| Stop::Drop(index, reason);
     let backend = usable_backend(tables, id).map_err(dropped)?;
     let counted = service.algorithm == algorithm::LEAST_CONNECTIONS;
-    let entry = NatReturn {
+    let mut entry = NatReturn {
         client: packet.source,
         service: index,
         backend: id,
@@ -225,7 +244,8 @@ pub(crate) fn open<T: Tables>(
         created: now,
         client_port: packet.source_port(),
         state: if counted { nat_state::COUNTED } else { 0 },
-        reserved: [0; 5],
+        reserved: 0,
+        source_index: 0,
     };
     let mut key = FlowKey {
         source: backend.address,
@@ -236,10 +256,10 @@ pub(crate) fn open<T: Tables>(
         family: packet.family,
         reserved: 0,
     };
-    let source_index = reserve(tables, service, &mut key, &entry, now).map_err(dropped)?;
+    reserve(tables, service, &mut key, &mut entry, now).map_err(dropped)?;
     let flow = NatForward {
         backend: id,
-        source_index,
+        source_index: entry.source_index,
         last_seen: now,
         source_port: key.destination_port,
         reserved: 0,
@@ -263,8 +283,12 @@ pub(crate) fn open<T: Tables>(
     }
 }
 
-/// Puts the entry under the key of a free source endpoint, and that endpoint into `key`.
-/// Returns the index of its address.
+/// Puts the entry under the key of a free source endpoint, and that endpoint into both.
+///
+/// Where none is free, that of a flow which has ended is given away before its time, of those
+/// met the one that has been quiet for longest: a backend that has it in TIME_WAIT takes a
+/// SYN whose timestamp or sequence number is newer (RFC 6191, RFC 9293 3.6.1), and one that
+/// does not is still better than a port that nobody gets.
 ///
 /// # Errors
 ///
@@ -274,15 +298,15 @@ fn reserve<T: Tables>(
     tables: &T,
     service: &Service,
     key: &mut FlowKey,
-    entry: &NatReturn,
+    entry: &mut NatReturn,
     now: u32,
-) -> Result<u32, Reason> {
+) -> Result<(), Reason> {
     let ports = service.port_last.wrapping_sub(service.port_first) as u32 + 1;
-    let sources = service.source_count;
-    let span = ports.wrapping_mul(sources);
-    if sources == 0 || span == 0 {
-        return Err(Reason::PortsExhausted);
-    }
+    let span = NonZeroU32::new(ports.wrapping_mul(service.source_count));
+    let span = span.ok_or(Reason::PortsExhausted)?;
+    // The one to give away, and for how long it has been quiet.
+    let mut ended_position = 0;
+    let mut ended_quiet = 0;
     let mut attempt = 0;
     while attempt < 2 * TRIES {
         let turn = tables
@@ -294,26 +318,61 @@ fn reserve<T: Tables>(
             false => turn.wrapping_mul(0x9e37_79b1) % span,
         };
         attempt += 1;
-        let source_index = service.source_first.wrapping_add(position % sources);
-        let port = service.port_first.wrapping_add((position / sources) as u16);
-        key.destination = tables.source(source_index).ok_or(Reason::Inconsistent)?;
-        key.destination_port = port.to_be();
+        put_source(tables, service, key, entry, position)?;
         match tables.claim_nat_return(key, entry) {
-            Claim::Won => return Ok(source_index),
+            Claim::Won => return Ok(()),
             Claim::Full => return Err(Reason::FlowTableFull),
             Claim::Taken => {}
         }
-        let ended = tables.with_nat_return(key, |old| forgettable(old, service.idle_ticks, now));
-        if ended == Some(true) {
-            // Whoever else does so at this moment leaves it to one of us.
-            return match take_over(tables, key, entry) {
-                Claim::Won => Ok(source_index),
-                Claim::Taken => Err(Reason::PortsExhausted),
-                Claim::Full => Err(Reason::FlowTableFull),
-            };
+        let quiet = tables
+            .with_nat_return(key, |old| {
+                match (forgettable(old, service.idle_ticks, now), ended(old.state)) {
+                    (true, _) => u32::MAX,
+                    (false, true) => age(now, old.last_seen),
+                    (false, false) => 0,
+                }
+            })
+            .unwrap_or(0);
+        if quiet > ended_quiet {
+            (ended_position, ended_quiet) = (position, quiet);
+        }
+        if quiet == u32::MAX {
+            break;
         }
     }
-    Err(Reason::PortsExhausted)
+    if ended_quiet == 0 {
+        return Err(Reason::PortsExhausted);
+    }
+    put_source(tables, service, key, entry, ended_position)?;
+    // Whoever else does so at this moment leaves it to one of us.
+    match take_over(tables, key, entry) {
+        Claim::Won => Ok(()),
+        Claim::Taken => Err(Reason::PortsExhausted),
+        Claim::Full => Err(Reason::FlowTableFull),
+    }
+}
+
+/// Puts a source endpoint into both, by its position among the service's.
+///
+/// # Errors
+///
+/// [`Reason::Inconsistent`].
+#[inline(always)]
+fn put_source<T: Tables>(
+    tables: &T,
+    service: &Service,
+    key: &mut FlowKey,
+    entry: &mut NatReturn,
+    position: u32,
+) -> Result<(), Reason> {
+    let sources = NonZeroU32::new(service.source_count).ok_or(Reason::Inconsistent)?;
+    let port = service.port_first.wrapping_add((position / sources) as u16);
+    key.destination_port = port.to_be();
+    entry.source_index = service.source_first.wrapping_add(position % sources);
+    key.destination = tables
+        .source(entry.source_index)
+        .ok_or(Reason::Inconsistent)?;
+    Ok(())
 }
 
 /// Gives the source endpoint of a flow that has ended to another.
@@ -323,10 +382,22 @@ fn take_over<T: Tables>(tables: &T, key: &FlowKey, entry: &NatReturn) -> Claim {
         return Claim::Taken;
     };
     if let Some(service) = tables.service(old.service) {
-        tables.remove_nat_forward(&forward_key(service, key, &old));
+        let forward = forward_key(service, key, &old);
+        let leads_here = tables.with_nat_forward(&forward, |flow| leads_to(flow, key, &old));
+        if leads_here == Some(true) {
+            tables.remove_nat_forward(&forward);
+        }
     }
     remove(tables, key);
     tables.claim_nat_return(key, entry)
+}
+
+/// Whether a client side is that of the backend side under `key`: a client that has used its
+/// numbers again may have another by now.
+#[inline(always)]
+pub fn leads_to(flow: &NatForward, key: &FlowKey, other: &NatReturn) -> bool {
+    (flow.backend, flow.source_index, flow.source_port)
+        == (other.backend, other.source_index, key.destination_port)
 }
 
 /// Whether a flow has ended, or gone quiet, for long enough for its port to be given away.

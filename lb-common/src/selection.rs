@@ -147,7 +147,7 @@ fn slot<T: Tables>(tables: &T, service: &Service, place: u64) -> Option<Slot> {
 
 /// The owner of new flows of the slot at a place.
 #[inline(always)]
-fn current<T: Tables>(tables: &T, service: &Service, place: u64) -> u32 {
+pub(crate) fn current<T: Tables>(tables: &T, service: &Service, place: u64) -> u32 {
     slot(tables, service, place).map_or(0, Slot::current)
 }
 

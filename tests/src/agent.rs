@@ -285,14 +285,33 @@ impl Agent {
     ///
     /// As [`Agent::status`]; or there is no such metric.
     pub fn metric(&self, name: &str) -> Result<u64> {
-        let (status, text) = self.request("GET", "/metrics", "")?;
-        ensure!(status == 200, "GET /metrics: {status} {text}");
+        let text = self.metrics()?;
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(value
             .with_context(|| format!("no {name} in {text}"))?
             .parse()?)
+    }
+
+    /// The metrics that count dropped packets and are not zero, as they are printed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::status`].
+    pub fn drops(&self) -> Result<Vec<String>> {
+        let text = self.metrics()?;
+        let drops = text
+            .lines()
+            .filter(|line| line.contains("_drops_total") && !line.starts_with('#'))
+            .filter(|line| !line.ends_with(" 0"));
+        Ok(drops.map(str::to_owned).collect())
+    }
+
+    fn metrics(&self) -> Result<String> {
+        let (status, text) = self.request("GET", "/metrics", "")?;
+        ensure!(status == 200, "GET /metrics: {status} {text}");
+        Ok(text)
     }
 
     /// Reads what is at `path`.

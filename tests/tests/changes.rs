@@ -182,6 +182,7 @@ fn through_changes(mode: &str, seed: u64) -> Result<()> {
     }
     sleep(A_MINUTE.saturating_sub(started.elapsed()));
     let results = short.stop();
+    let dropped = scene.agent.drops()?;
     let report = talks.finish()?;
     let control = control.finish()?;
     println!(
@@ -194,8 +195,8 @@ fn through_changes(mode: &str, seed: u64) -> Result<()> {
     );
     assert_eq!(report.failures, Vec::<String>::new(), "{mode}, seed {seed}");
     assert_eq!(
-        (results.failed, results.failures),
-        (0, vec![]),
+        (results.failed, results.failures, dropped),
+        (0, vec![], vec![]),
         "{mode}, seed {seed}"
     );
     ensure!(report.exchanges > 200 * 200, "{mode}: {report:?}");

@@ -2,6 +2,7 @@
 //! code that the kernel runs. A flow whose backend lives never changes backend.
 
 mod clients;
+mod full_nat;
 mod memory;
 mod wire;
 mod world;

@@ -13,7 +13,7 @@ use std::{
 
 use aya::maps::{MapData, PerCpuArray};
 use lb_common::{
-    abi::{Flow, FlowKey, NatReturn, Service, flow_state, nat_state},
+    abi::{Flow, FlowKey, NatForward, NatReturn, Service, flow_state, nat_state},
     full_nat,
     hash::HashKey,
     selection,
@@ -60,8 +60,9 @@ pub(crate) struct Pass {
 }
 
 impl Janitor {
-    /// Forgets every flow that may be, and counts the others. `dead`: backends whose
-    /// connections do not count any more.
+    /// Forgets every flow that may be, and counts the others. Each is looked at again before it
+    /// goes: it may have spoken meanwhile, or its client may have used its numbers again.
+    /// `dead`: backends whose connections do not count any more.
     ///
     /// # Errors
     ///
@@ -112,13 +113,24 @@ impl Janitor {
         }
     }
 
-    /// Removes a `full-nat` flow as its client's packets find it, if it is there.
+    /// Removes a `full-nat` flow of a service as its client's packets find it, from its
+    /// backend side, if it is there.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub(crate) fn forget_forward(&self, key: &FlowKey) -> io::Result<()> {
-        remove(&self.nat_forward, key)
+    pub(crate) fn forget_forward_of(
+        &self,
+        service: &Service,
+        key: &FlowKey,
+        flow: &NatReturn,
+    ) -> io::Result<()> {
+        let forward = full_nat::forward_key(service, key, flow);
+        let there: Option<NatForward> = batch::lookup(self.nat_forward.fd(), &forward)?;
+        match there.is_some_and(|there| full_nat::leads_to(&there, key, flow)) {
+            true => remove(&self.nat_forward, &forward),
+            false => Ok(()),
+        }
     }
 
     fn service(&self, index: u32) -> Option<Service> {
@@ -130,54 +142,69 @@ impl Janitor {
         batch::visit(self.flows.fd(), CHUNK, |key: &FlowKey, flow: &Flow| {
             let service = self.service(flow.service);
             let idle_ticks = service.map_or(0, |service| service.idle_ticks);
-            if selection::forgettable(flow, idle_ticks, pass.tick) {
-                over.push((*key, *flow));
-                return;
-            }
-            let hashed_ports = service.map_or(0, |service| service.hashed_ports);
-            let hash = self.hash_key.of(key, hashed_ports);
-            let flows = pass.by_service.entry(flow.service).or_default();
-            flows.push((hash, flow.backend));
-            *pass.by_backend.entry(flow.backend).or_default() += 1;
-            pass.tracked += 1;
-            if flow.state & flow_state::COUNTED != 0 {
-                *counted.entry(flow.backend).or_default() += 1;
+            match selection::forgettable(flow, idle_ticks, pass.tick) {
+                true => over.push((*key, *flow)),
+                false => self.lives(pass, counted, key, flow),
             }
         })?;
-        pass.forgotten = over.len() as u64;
         for (key, flow) in over {
-            remove(&self.flows, &key)?;
-            if flow.state & flow_state::COUNTED != 0 {
-                self.uncount(flow.backend);
+            match batch::lookup(self.flows.fd(), &key)? {
+                Some(now) if now != flow => self.lives(pass, counted, &key, &now),
+                _ => {
+                    pass.forgotten += 1;
+                    remove(&self.flows, &key)?;
+                    if flow.state & flow_state::COUNTED != 0 {
+                        self.uncount(flow.backend);
+                    }
+                }
             }
         }
         Ok(())
     }
 
+    fn lives(&self, pass: &mut Pass, counted: &mut HashMap<u32, u64>, key: &FlowKey, flow: &Flow) {
+        let service = self.service(flow.service);
+        let hashed_ports = service.map_or(0, |service| service.hashed_ports);
+        let hash = self.hash_key.of(key, hashed_ports);
+        let flows = pass.by_service.entry(flow.service).or_default();
+        flows.push((hash, flow.backend));
+        *pass.by_backend.entry(flow.backend).or_default() += 1;
+        pass.tracked += 1;
+        if flow.state & flow_state::COUNTED != 0 {
+            *counted.entry(flow.backend).or_default() += 1;
+        }
+    }
+
     fn translated(&self, pass: &mut Pass, counted: &mut HashMap<u32, u64>) -> io::Result<()> {
-        let mut over = Vec::new();
-        let look = |key: &FlowKey, flow: &NatReturn| {
-            let service = self.service(flow.service);
-            let idle_ticks = service.map_or(0, |service| service.idle_ticks);
-            if full_nat::forgettable(flow, idle_ticks, pass.tick) {
-                let forward = service.map(|service| full_nat::forward_key(&service, key, flow));
-                over.push((*key, forward, *flow));
-                return;
-            }
+        let mut lives = |pass: &mut Pass, flow: &NatReturn| {
             *pass.by_backend.entry(flow.backend).or_default() += 1;
             pass.translated += 1;
             if flow.state & nat_state::COUNTED != 0 {
                 *counted.entry(flow.backend).or_default() += 1;
             }
         };
-        batch::visit(self.nat_return.fd(), CHUNK, look)?;
-        for (key, forward, flow) in over {
-            if let Some(forward) = forward {
-                remove(&self.nat_forward, &forward)?;
+        let mut over = Vec::new();
+        let look = |key: &FlowKey, flow: &NatReturn| {
+            let service = self.service(flow.service);
+            let idle_ticks = service.map_or(0, |service| service.idle_ticks);
+            match full_nat::forgettable(flow, idle_ticks, pass.tick) {
+                true => over.push((*key, service, *flow)),
+                false => lives(pass, flow),
             }
-            remove(&self.nat_return, &key)?;
-            if flow.state & nat_state::COUNTED != 0 {
-                self.uncount(flow.backend);
+        };
+        batch::visit(self.nat_return.fd(), CHUNK, look)?;
+        for (key, service, flow) in over {
+            match batch::lookup(self.nat_return.fd(), &key)? {
+                Some(now) if now != flow => lives(pass, &now),
+                _ => {
+                    if let Some(service) = service {
+                        self.forget_forward_of(&service, &key, &flow)?;
+                    }
+                    remove(&self.nat_return, &key)?;
+                    if flow.state & nat_state::COUNTED != 0 {
+                        self.uncount(flow.backend);
+                    }
+                }
             }
         }
         Ok(())

@@ -101,10 +101,11 @@ impl<'a> Learner<'a> {
                     created: self.now.wrapping_sub(age),
                     client_port: client.port().to_be(),
                     state,
-                    reserved: [0; 5],
+                    reserved: 0,
+                    source_index,
                 };
                 let key = flow_key(at, source, vip.protocol);
-                self.translation(&key, &entry, source_index, idle)?;
+                self.translation(&key, &entry, idle)?;
             }
             Record::Affinity {
                 client,
@@ -151,13 +152,7 @@ impl<'a> Learner<'a> {
         batch::update(self.janitor.flows.fd(), &[*key], &[*flow])
     }
 
-    fn translation(
-        &self,
-        key: &FlowKey,
-        entry: &NatReturn,
-        source_index: u32,
-        idle: u32,
-    ) -> io::Result<()> {
+    fn translation(&self, key: &FlowKey, entry: &NatReturn, idle: u32) -> io::Result<()> {
         let known: Option<NatReturn> = batch::lookup(self.janitor.nat_return.fd(), key)?;
         let services = &self.janitor.services;
         if let Some(known) = known {
@@ -167,13 +162,13 @@ impl<'a> Learner<'a> {
             if (known.client, known.client_port) != (entry.client, entry.client_port)
                 && known.service < services.entries()
             {
-                let old = forward_key(&services.read(known.service), key, &known);
-                self.janitor.forget_forward(&old)?;
+                let service = services.read(known.service);
+                self.janitor.forget_forward_of(&service, key, &known)?;
             }
         }
         let forward = NatForward {
             backend: entry.backend,
-            source_index,
+            source_index: entry.source_index,
             last_seen: entry.last_seen,
             source_port: key.destination_port,
             reserved: 0,
