@@ -97,8 +97,7 @@ pub(crate) fn client_of<T: Tables>(tables: &T, packet: &Packet) -> Option<(u32, 
 fn remembered<T: Tables>(tables: &T, packet: &Packet, service: &Service) -> Option<NatForward> {
     let mut marked = false;
     let flow = look(tables, packet, &mut marked)?;
-    let ends = packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) != 0;
-    if marked && !ends && !packet.opens() {
+    if marked && !packet.ends() && !packet.opens() {
         return Some(flow);
     }
     let counts = service.algorithm == algorithm::LEAST_CONNECTIONS;

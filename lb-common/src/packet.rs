@@ -232,6 +232,12 @@ impl Packet {
         self.tcp_flags & OPENING == tcp_flags::SYN
     }
 
+    /// Whether its sender ends its TCP connection, or its side of it: a FIN or RST.
+    #[inline(always)]
+    pub fn ends(&self) -> bool {
+        self.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) != 0
+    }
+
     /// Source port, network order.
     #[inline(always)]
     pub fn source_port(&self) -> u16 {

@@ -11,7 +11,7 @@
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, Service, algorithm, flow_state, ring_of,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Service, algorithm, flow_state, ring_of,
         service_flags,
     },
     full_nat::LINGER_TICKS,
@@ -323,12 +323,46 @@ fn look<T: Tables>(
     }
 }
 
+/// A `nat` backend has ended a connection that is counted: it counts no more. A RST ends the
+/// flow too; after a FIN its client may go on for as long as it likes.
+#[inline(never)]
+pub(crate) fn hang_up<T: Tables>(tables: &T, packet: &Packet, index: u32, service: &Service) {
+    let key = FlowKey {
+        source: packet.destination,
+        destination: service.address,
+        source_port: packet.destination_port(),
+        destination_port: service.port,
+        protocol: packet.protocol,
+        family: packet.family,
+        reserved: 0,
+    };
+    let reset = packet.tcp_flags & tcp_flags::RST != 0;
+    let ended = tables.with_flow(&key, |flow| {
+        let of_it = tables.backend(flow.backend).is_some_and(|backend| {
+            (backend.address, backend.port) == (packet.source, packet.source_port())
+        });
+        if !of_it || flow.service != index || flow.state & flow_state::COUNTED == 0 {
+            return 0;
+        }
+        flow.state &= !flow_state::COUNTED;
+        if reset {
+            flow.state |= flow_state::CLOSED;
+        }
+        flow.backend
+    });
+    if let Some(id) = ended
+        && id != 0
+    {
+        tables.count_connection(id, false);
+    }
+}
+
 /// [`flow_state::CLOSED`] where the packet ends its connection.
 #[inline(always)]
 fn closing(packet: &Packet) -> u8 {
-    match packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) {
-        0 => 0,
-        _ => flow_state::CLOSED,
+    match packet.ends() {
+        false => 0,
+        true => flow_state::CLOSED,
     }
 }
 

@@ -5,13 +5,13 @@
 //! (`full-nat`) and gets the VIP back. Everything else is the kernel's.
 
 use crate::{
-    abi::{Backend, IPV4, NextHop, Service, backend_flags, features, mode},
+    abi::{Backend, IPV4, NextHop, Service, algorithm, backend_flags, features, mode},
     frame::Frame,
     full_nat,
     packet::{Packet, Parsed, parse},
     reason::Reason,
     rewrite::{Endpoint, readdress, translate},
-    selection::choose,
+    selection::{choose, hang_up},
     tables::{Route, RouteQuery, Tables},
 };
 
@@ -184,6 +184,9 @@ fn backward<F: Frame, T: Tables>(
 ) -> Result<Exit, Stop> {
     let stop = |reason| Stop::Drop(index, reason);
     let service = tables.service(index).ok_or(stop(Reason::Inconsistent))?;
+    if client.is_none() && service.algorithm == algorithm::LEAST_CONNECTIONS && packet.ends() {
+        hang_up(tables, packet, index, service);
+    }
     let hop = match tables.route(&RouteQuery {
         family: packet.family,
         protocol: packet.protocol,

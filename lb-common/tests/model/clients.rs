@@ -16,6 +16,9 @@ use crate::{
     world::{IDLE_TICKS, Outcome, Server, World},
 };
 
+/// The flags of what a backend says: data, its last, or that there is no connection.
+pub(crate) const ANSWERS: [u8; 3] = [ACK, ACK | FIN, RST];
+
 /// A connection, or a flow of datagrams, as its client sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct Connection {
@@ -101,20 +104,27 @@ impl World {
         }
     }
 
-    /// A packet from its backend, perhaps with a FIN.
-    pub(crate) fn hear(&mut self, which: Index, closes: bool) -> Outcome {
-        let place = self.pick(which, |connection| !connection.lost);
-        let Some(place) = place.filter(|_| self.policy.full_nat) else {
+    /// A packet from its backend, with [`ANSWERS`] as its flags.
+    pub(crate) fn hear(&mut self, which: Index, answer: usize) -> Outcome {
+        let Some(place) = self.pick(which, |connection| !connection.lost) else {
             return Ok(());
         };
         let now = self.now();
-        let flags = self.flags(if closes { ACK | FIN } else { ACK });
+        let flags = self.flags(ANSWERS[answer]);
         let connection = &mut self.connections[place];
         let heard = wire::answer(&self.tables, connection.backend, connection.source, flags);
         let client = wire::client(connection.client);
         prop_assert_eq!(heard, Ok(((wire::VIP, wire::PORT), client)));
-        connection.spoke = now;
-        connection.closing |= closes;
+        if self.policy.full_nat {
+            connection.spoke = now;
+        }
+        match flags.map(|flags| flags & (FIN | RST)) {
+            Some(FIN) => connection.closing = true,
+            Some(RST) => {
+                self.connections.remove(place);
+            }
+            _ => {}
+        }
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! code that the kernel runs. A flow whose backend lives never changes backend.
 
 mod clients;
+mod counting;
 mod full_nat;
 mod memory;
 mod wire;
@@ -20,8 +21,8 @@ enum Event {
     RepeatSyn(prop::sample::Index),
     /// A flow speaks.
     Speak(prop::sample::Index),
-    /// Its backend speaks, perhaps for the last time.
-    Hear(prop::sample::Index, bool),
+    /// Its backend speaks, with one of [`clients::ANSWERS`].
+    Hear(prop::sample::Index, usize),
     /// A flow ends, by a RST or else by a FIN.
     Close(prop::sample::Index, bool),
     /// Time passes.
@@ -55,7 +56,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0..wire::CLIENTS).prop_map(Open),
         3 => which().prop_map(RepeatSyn),
         20 => which().prop_map(Speak),
-        3 => (which(), any::<bool>()).prop_map(|(which, closes)| Hear(which, closes)),
+        3 => (which(), 0..clients::ANSWERS.len()).prop_map(|(which, answer)| Hear(which, answer)),
         2 => (which(), any::<bool>()).prop_map(|(which, reset)| Close(which, reset)),
         8 => (1u32..world::IDLE_TICKS).prop_map(Wait),
         5 => Just(Tidy),
@@ -93,7 +94,7 @@ fn play(world: &mut World, event: &Event) -> Result<(), TestCaseError> {
         Event::Open(client) => world.open(client)?,
         Event::RepeatSyn(which) => world.repeat_syn(which)?,
         Event::Speak(which) => world.speak(which)?,
-        Event::Hear(which, closes) => world.hear(which, closes)?,
+        Event::Hear(which, answer) => world.hear(which, answer)?,
         Event::Close(which, reset) => world.close(which, reset)?,
         Event::Wait(ticks) => world.wait(ticks),
         Event::Tidy => world.tidy(),

@@ -24,7 +24,7 @@ const SOURCES: [[u8; 4]; 2] = [[192, 0, 2, 10], [192, 0, 2, 11]];
 /// Empty maps, with the way to the clients.
 pub(crate) fn new() -> Memory {
     let mut tables = Memory::new(KEY);
-    tables.features = features::FULL_NAT;
+    tables.features = features::NAT | features::FULL_NAT;
     tables.sources = SOURCES
         .map(|source| ipv4_address(u32::from_ne_bytes(source)))
         .to_vec();
@@ -62,6 +62,11 @@ pub(crate) fn publish(tables: &mut Memory, service: Service) {
     };
     tables.keys.insert(key, INDEX);
     tables.services.insert(INDEX, service);
+}
+
+/// Has what a `nat` backend says be the service's.
+pub(crate) fn publish_return(tables: &mut Memory, backend: ServiceKey) {
+    tables.returns.insert(backend, INDEX);
 }
 
 /// The service as packets find it.

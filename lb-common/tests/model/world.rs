@@ -4,7 +4,8 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use lb_common::{
     abi::{
-        Backend, IPV4, NextHop, Service, algorithm, backend_flags, mode, ring_word, service_flags,
+        Backend, IPV4, NextHop, Service, ServiceKey, algorithm, backend_flags, mode, ring_word,
+        service_flags,
     },
     maglev::{self, Member},
     memory::Memory,
@@ -33,7 +34,7 @@ pub(crate) struct Policy {
     pub(crate) silent: bool,
     /// UDP, every flow of which is remembered.
     pub(crate) udp: bool,
-    /// `full-nat`, or else `dsr`.
+    /// `full-nat`, or else `nat`.
     pub(crate) full_nat: bool,
 }
 
@@ -247,12 +248,12 @@ impl World {
             ring: ring_word(0, self.ring.slots().len().trailing_zeros()),
             address: ipv4_address(u32::from_ne_bytes(wire::VIP)),
             port: wire::PORT.to_be(),
-            protocol: if self.policy.udp { UDP } else { TCP },
+            protocol: self.protocol(),
             family: IPV4,
             mode: if self.policy.full_nat {
                 mode::FULL_NAT
             } else {
-                mode::DSR
+                mode::NAT
             },
             algorithm: self.algorithm,
             flags: silent,
@@ -268,6 +269,10 @@ impl World {
             reserved2: 0,
         };
         memory::publish(&mut self.tables, service);
+    }
+
+    fn protocol(&self) -> u8 {
+        if self.policy.udp { UDP } else { TCP }
     }
 
     fn publish_backends(&mut self) {
@@ -293,6 +298,16 @@ impl World {
                 reserved: [0; 4],
             };
             self.tables.backends.insert(id, backend);
+            let key = ServiceKey {
+                address: backend.address,
+                port: backend.port,
+                protocol: self.protocol(),
+                family: IPV4,
+                reserved: 0,
+            };
+            if !self.policy.full_nat {
+                memory::publish_return(&mut self.tables, key);
+            }
         }
     }
 
