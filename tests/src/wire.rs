@@ -18,5 +18,5 @@ pub use hosts::{
 pub use maps::Map;
 pub use packet::{Packet, Transport, tcp, udp};
 pub use program::{Input, Ran, run};
-pub use setting::{HASH_KEY, backends, lab, load, member, resolved, service};
+pub use setting::{HASH_KEY, LIMITS, backends, lab, load, member, resolved, service};
 pub use world::World;

@@ -28,6 +28,13 @@ use super::{
 /// The secret of the flow hash.
 pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3211];
 
+/// Room enough for nearly everything.
+pub const LIMITS: Limits = Limits {
+    services: 64,
+    backends: 1024,
+    flows: 1 << 12,
+};
+
 /// How long the resolver may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -94,7 +101,7 @@ fn colons(mac: Mac) -> String {
 /// # Errors
 ///
 /// The kernel's.
-pub fn load(flows: u32, tell_peers: bool) -> Result<DataPlane> {
+pub fn load(limits: Limits, tell_peers: bool) -> Result<DataPlane> {
     let mut dataplane = DataPlane::load(&Options {
         interfaces: ["client", "be1"]
             .map(|name| Interface {
@@ -103,11 +110,7 @@ pub fn load(flows: u32, tell_peers: bool) -> Result<DataPlane> {
             })
             .into(),
         hash_key: HASH_KEY,
-        limits: Limits {
-            services: 64,
-            backends: 1024,
-            flows,
-        },
+        limits,
         pin: None,
         tell_peers,
     })?;

@@ -1,17 +1,17 @@
 //! A loaded data path that packets can be fed to.
 
 use anyhow::{Context as _, Result};
-use lb_userspace::{dataplane::DataPlane, desired::Desired};
+use lb_userspace::{
+    dataplane::{DataPlane, Limits},
+    desired::Desired,
+};
 
 use super::{
     case::Side,
     counts::{Counts, counts, difference},
     program::{Input, Ran, run},
-    setting::{lab, load, resolved},
+    setting::{LIMITS, lab, load, resolved},
 };
-
-/// Flows that the tables have room for, if it does not matter.
-const FLOWS: u32 = 4096;
 
 /// The data path in a lab of its own.
 pub struct World {
@@ -33,7 +33,7 @@ impl World {
         desired: Desired,
         test: impl FnOnce(&mut Self) -> Result<T> + Send,
     ) -> Result<T> {
-        Self::with_room_for(FLOWS, desired, test)
+        Self::make(|| load(LIMITS, false), desired, test)
     }
 
     /// The same, with a data path that tells other nodes of its flows.
@@ -45,7 +45,7 @@ impl World {
         desired: Desired,
         test: impl FnOnce(&mut Self) -> Result<T> + Send,
     ) -> Result<T> {
-        Self::make(|| load(FLOWS, true), desired, test)
+        Self::make(|| load(LIMITS, true), desired, test)
     }
 
     /// The same, with flow tables of another size.
@@ -58,7 +58,8 @@ impl World {
         desired: Desired,
         test: impl FnOnce(&mut Self) -> Result<T> + Send,
     ) -> Result<T> {
-        Self::make(|| load(flows, false), desired, test)
+        let limits = Limits { flows, ..LIMITS };
+        Self::make(|| load(limits, false), desired, test)
     }
 
     fn make<T: Send>(

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use etherparse::PacketBuilder;
-use lb_common::abi::bench::{Feed, TEMPLATE};
+use lb_common::abi::bench::Feed;
 
 use super::{
+    feed::{End, Flags, feed},
     feeder::Target,
     scene::{BACKEND_PORT, FIRST_PORT, SOURCES, Scene, VIP_PORT},
 };
@@ -22,6 +22,10 @@ pub(crate) const GROWING: [(&str, &str); 3] = [
     ("nat-100", "nat: stable slot, 100 backends, IPv4"),
     ("tracked", "tracked slot: remembered flow, IPv4"),
 ];
+/// What is subtracted from all.
+pub(crate) const FEEDING: &str = "feeding alone";
+/// What the others are compared with.
+pub(crate) const FLOOR: &str = "floor: parse to the ports";
 /// The case of a flow's first packet on a tracked slot.
 pub(crate) const MISS: &str = "tracked slot: not remembered, IPv4";
 
@@ -36,13 +40,6 @@ pub(crate) struct Case {
     pub(crate) length: usize,
     /// The first packets of these flows, where the data path must have seen them.
     pub(crate) opening: Option<Feed>,
-}
-
-/// Flags of a TCP header.
-#[derive(Clone, Copy)]
-enum Flags {
-    Syn,
-    Ack,
 }
 
 /// All cases, floors first.
@@ -123,28 +120,32 @@ pub(crate) fn misses(scene: &Scene) -> Vec<Case> {
 }
 
 fn floors(scene: &Scene, flows: u32) -> Vec<Case> {
+    let packet = from_clients(scene, "dsr", 4, flows, Flags::Ack);
+    floors_of(packet, flows, scene.client_side).into()
+}
+
+/// What it costs to do next to nothing with packets.
+pub(crate) fn floors_of((feed, length): (Feed, usize), flows: u32, ingress: u32) -> [Case; 3] {
     let floors = [
-        ("feeding alone", Target::Nothing),
+        (FEEDING, Target::Nothing),
         ("floor: swap MACs", Target::Swap),
-        ("floor: parse to the ports", Target::Parse),
+        (FLOOR, Target::Parse),
     ];
-    let floors = floors.into_iter().map(|(name, target)| {
-        let (feed, length) = from_clients(scene, "dsr", 4, flows, Flags::Ack);
-        Case {
-            name: name.to_owned(),
-            flows,
-            target,
-            ingress: scene.client_side,
-            feed,
-            length,
-            opening: None,
-        }
-    });
-    floors.collect()
+    floors.map(|(name, target)| Case {
+        name: name.to_owned(),
+        flows,
+        target,
+        ingress,
+        feed,
+        length,
+        opening: None,
+    })
 }
 
 /// Sixteen connections of each client.
 const LOW_BITS: u32 = 4;
+/// The first port of a client's.
+const CLIENT_PORT: u16 = 1024;
 
 fn from_clients(
     scene: &Scene,
@@ -154,113 +155,42 @@ fn from_clients(
     flags: Flags,
 ) -> (Feed, usize) {
     let vip = scene.services[&(mode, family)].vip;
-    let (template, length) = packet(client(family), vip, (1024, VIP_PORT), flags);
-    let feed = Feed {
-        template,
-        mask: flows - 1,
-        address: last_word(client(family)),
-        // The source's last four bytes.
-        address_at: if family == 4 { 26 } else { 34 },
-        port_at: if family == 4 { 34 } else { 54 },
-        low_bits: LOW_BITS,
-        low_mask: (1 << LOW_BITS) - 1,
-        high_step: 1,
-        low_step: 0,
-        port: 1024,
-        port_from_high: 0,
-        target: 0,
-        reserved: 0,
-    };
-    (feed, length)
+    let ends = ((client(family), CLIENT_PORT), (vip, VIP_PORT));
+    feed(ends, flags, (End::Source, End::Source), flows, LOW_BITS)
 }
 
 fn nat_answers(scene: &Scene, family: u8, flows: u32) -> (Feed, usize) {
     let backend = scene.services[&("nat", family)].backend;
-    let (template, length) = packet(backend, client(family), (BACKEND_PORT, 1024), Flags::Ack);
-    let feed = Feed {
-        template,
-        mask: flows - 1,
-        address: last_word(client(family)),
-        address_at: if family == 4 { 30 } else { 50 },
-        port_at: if family == 4 { 36 } else { 56 },
-        low_bits: LOW_BITS,
-        low_mask: (1 << LOW_BITS) - 1,
-        high_step: 1,
-        low_step: 0,
-        port: 1024,
-        port_from_high: 0,
-        target: 0,
-        reserved: 0,
-    };
-    (feed, length)
+    let ends = ((backend, BACKEND_PORT), (client(family), CLIENT_PORT));
+    let varies = (End::Destination, End::Destination);
+    feed(ends, Flags::Ack, varies, flows, LOW_BITS)
 }
 
 /// Source endpoints are given in turn, each CPU its own: flow `n` has turn `n`, and the turn's
 /// position is `n * CPUs + CPU`, its address first.
 fn full_nat_answers(scene: &Scene, family: u8, flows: u32) -> (Feed, usize) {
     let backend = scene.services[&("full-nat", family)].backend;
-    let source = scene.sources[&family];
-    let (template, length) = packet(backend, source, (BACKEND_PORT, FIRST_PORT), Flags::Ack);
+    let ends = (
+        (backend, BACKEND_PORT),
+        (scene.sources[&family], FIRST_PORT),
+    );
     let low_bits = SOURCES.trailing_zeros() - scene.cpus.trailing_zeros();
+    let varies = (End::Destination, End::Destination);
+    let (feed, length) = feed(ends, Flags::Ack, varies, flows, low_bits);
     let feed = Feed {
-        template,
-        mask: flows - 1,
-        address: last_word(source) + scene.cpu,
-        address_at: if family == 4 { 30 } else { 50 },
-        port_at: if family == 4 { 36 } else { 56 },
-        low_bits,
-        low_mask: (1 << low_bits) - 1,
+        address: feed.address + scene.cpu,
         high_step: 0,
         low_step: scene.cpus,
-        port: FIRST_PORT.into(),
         port_from_high: 1,
-        target: 0,
-        reserved: 0,
+        ..feed
     };
     (feed, length)
 }
 
-fn client(family: u8) -> IpAddr {
+/// The first client.
+pub(crate) fn client(family: u8) -> IpAddr {
     match family {
         4 => [10, 0, 0, 1].into(),
         _ => [0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 1].into(),
     }
-}
-
-fn last_word(address: IpAddr) -> u32 {
-    match address {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => u128::from(address) as u32,
-    }
-}
-
-/// A packet, and the template of its first bytes: behind a shorter packet's end there is
-/// padding.
-fn packet(
-    source: IpAddr,
-    destination: IpAddr,
-    (from, to): (u16, u16),
-    flags: Flags,
-) -> ([u8; TEMPLATE], usize) {
-    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]);
-    let ip = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            ethernet.ipv4(source.octets(), destination.octets(), 64)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            ethernet.ipv6(source.octets(), destination.octets(), 64)
-        }
-        _ => unreachable!("a packet has one family"),
-    };
-    let tcp = ip.tcp(from, to, 1, 1000);
-    let tcp = match flags {
-        Flags::Syn => tcp.syn(),
-        Flags::Ack => tcp.ack(1),
-    };
-    let mut bytes = Vec::new();
-    // Writing to memory does not fail.
-    tcp.write(&mut bytes, &[0; 32]).unwrap_or_default();
-    let mut template = [0; TEMPLATE];
-    template.copy_from_slice(&bytes[..TEMPLATE]);
-    (template, bytes.len())
 }

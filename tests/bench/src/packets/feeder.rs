@@ -9,10 +9,10 @@ use aya::{
     programs::Xdp,
 };
 use lb_common::abi::bench::Feed;
-use lb_userspace::dataplane::{BENCH_OBJECT, Raw};
+use lb_userspace::dataplane::{BENCH_OBJECT, DataPlane, Raw};
 use weir_tests::wire::{Input, run};
 
-use super::{cases::Case, scene::Scene};
+use super::cases::Case;
 
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
@@ -38,8 +38,8 @@ pub(crate) struct Feeder {
 }
 
 impl Feeder {
-    /// Loads the benchmarks' programs, in front of the scene's data path.
-    pub(crate) fn new(scene: &Scene) -> Result<Self> {
+    /// Loads the benchmarks' programs, in front of a data path.
+    pub(crate) fn new(dataplane: &DataPlane) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(BENCH_OBJECT)?;
         let map = ebpf.take_map("TARGETS").context("no map TARGETS")?;
         let mut targets: ProgramArray<MapData> = map.try_into()?;
@@ -55,7 +55,7 @@ impl Feeder {
         let weir = |program: &Xdp| -> Result<()> {
             Ok(targets.set(Target::Weir as u32, program.fd()?, 0)?)
         };
-        scene.dataplane.with_program(weir)??;
+        dataplane.with_program(weir)??;
         let map = ebpf.take_map("FEED").context("no map FEED")?;
         Ok(Self {
             feed: map.try_into()?,

@@ -1,7 +1,9 @@
 //! What a packet costs, by BPF_PROG_TEST_RUN.
 
 mod cases;
+mod feed;
 mod feeder;
+mod growth;
 mod report;
 mod scene;
 
@@ -31,6 +33,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     crate::cpu::pin(crate::cpu::last()?)?;
     let lab = weir_tests::wire::lab()?;
+    growth::route(&lab)?;
     let (rounds, packets) = if arguments.quick {
         (3, 2_000)
     } else {
@@ -48,6 +51,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         for cases in [cases(&scene), misses(&scene)] {
             measure(&mut report, &mut feeder, &cases, rounds, packets)?;
         }
+        drop((feeder, scene));
+        for scene in [growth::services, growth::backends_of_services] {
+            let scene = scene()?;
+            let mut feeder = scene.feeder()?;
+            measure(&mut report, &mut feeder, &scene.cases(), rounds, packets)?;
+        }
         for backends in [100, 1000] {
             report.add_table(backends, build_times(backends, rounds));
         }
@@ -57,6 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(output) = &arguments.output {
         let plot = output.with_extension("svg");
         std::fs::write(&plot, report.plot()?)?;
+        let growth = output.with_file_name("benchmarks-growth.svg");
+        std::fs::write(&growth, report.growth_plot()?)?;
         std::fs::write(output, report.document(rounds, packets)?)?;
     }
     Ok(())

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_userspace::{
-    dataplane::DataPlane,
+    dataplane::{DataPlane, Limits},
     desired::{Algorithm, Desired, DesiredService, Mode, Protocol},
 };
-use weir_tests::wire::{FAMILIES, backend, backends, load, resolved, service, source, vip};
+use weir_tests::wire::{FAMILIES, LIMITS, backend, backends, load, resolved, service, source, vip};
 
 use super::feeder::Feeder;
 
@@ -76,7 +76,11 @@ impl Scene {
             cpus.is_power_of_two() && cpus <= SOURCES.into(),
             "the benchmark knows how ports are shared among a power of two of CPUs, not {cpus}"
         );
-        let mut dataplane = load(FLOWS, false)?;
+        let limits = Limits {
+            flows: FLOWS,
+            ..LIMITS
+        };
+        let mut dataplane = load(limits, false)?;
         let mut desired = Desired {
             source_ports: (FIRST_PORT, u16::MAX),
             ..Desired::default()
@@ -137,7 +141,7 @@ impl Scene {
 
     /// What feeds the program under test.
     pub(crate) fn feeder(&self) -> Result<Feeder> {
-        Feeder::new(self)
+        Feeder::new(&self.dataplane)
     }
 }
 
