@@ -1,6 +1,6 @@
 //! `weir agent`: everything put together, until a signal ends it, or another agent takes over.
 
-use std::{fs, net::UdpSocket, path::PathBuf, sync::Arc};
+use std::{fs, net::UdpSocket, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -8,6 +8,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{
@@ -15,11 +16,14 @@ use crate::{
     config::{Config, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options, Pin},
     ha, health,
-    proxy::{Listening, Proxy, access_log},
+    proxy::{Listening, Proxy, access_log, traces::Traces},
     shared,
     state::{self, Known, Parts, State},
     takeover::{self, Door, Given, Sockets, Taken},
 };
+
+/// How long an agent that ends waits for the collector to take what is left.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 /// Where the configuration is.
 pub enum Source {
@@ -155,7 +159,16 @@ impl Begun {
         warn_of_sysctls();
         let (targets, checked) = mpsc::unbounded_channel();
         let verdicts = health::spawn(checked);
-        let proxy = Proxy::new(config.agent.proxy.workers as usize).take_over(self.listening);
+        let traces = config
+            .agent
+            .traces
+            .as_ref()
+            .map(Traces::start)
+            .transpose()?;
+        let (traces, exporting) = traces.unzip();
+        let proxy = Proxy::new(config.agent.proxy.workers as usize)
+            .take_over(self.listening)
+            .tracing(traces);
         let (serving, served) = watch::channel(Arc::default());
         let tables = dataplane.peers();
         let (state, owner) = state::spawn(Parts {
@@ -172,6 +185,7 @@ impl Begun {
             sockets: self.sockets,
             state,
             owner,
+            exporting,
             served,
             tables,
         })
@@ -183,6 +197,8 @@ struct Running {
     sockets: Sockets,
     state: State,
     owner: JoinHandle<()>,
+    /// Ends when the last span is on its way.
+    exporting: Option<JoinHandle<()>>,
     served: watch::Receiver<ha::Serving>,
     tables: Option<Arc<dyn ha::sync::Tables>>,
 }
@@ -200,6 +216,7 @@ impl Running {
             mut sockets,
             state,
             owner,
+            exporting,
             served,
             tables,
         } = self;
@@ -218,6 +235,10 @@ impl Running {
         // The last of them: the owner ends and detaches the data path, if it still has it.
         drop(state);
         owner.await.context("the owner of the state")?;
+        if let Some(exporting) = exporting {
+            // A collector that does not answer is not waited for.
+            let _ = timeout(LAST_SPANS, exporting).await;
+        }
         outcome
     }
 }

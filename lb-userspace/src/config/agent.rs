@@ -8,7 +8,7 @@ use std::{
 use lb_common::hash::HashKey;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use super::{hash_key, interface::Interface};
+use super::{Traces, hash_key, interface::Interface};
 
 /// The agent's own settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Agent {
     pub full_nat: FullNat,
     /// The proxy that serves services of mode `local`.
     pub proxy: Proxy,
+    /// Where its spans go; nowhere if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<Traces>,
 }
 
 impl Agent {
@@ -48,6 +51,7 @@ impl Default for Agent {
             admin: Admin::default(),
             full_nat: FullNat::default(),
             proxy: Proxy::default(),
+            traces: None,
         }
     }
 }

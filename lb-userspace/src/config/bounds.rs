@@ -27,9 +27,13 @@ pub(super) fn number(key: &str) -> RangeInclusive<u32> {
         "streams" | "errors" | "failures" => 1..=10_000,
         "latency_factor" => 2..=1000,
         "keep_idle" => 0..=10_000,
-        "one_in" | "requests" | "burst" | "connections" | "pending" | "connections_per_client" => {
-            1..=1_000_000
-        }
+        "one_in"
+        | "queue"
+        | "requests"
+        | "burst"
+        | "connections"
+        | "pending"
+        | "connections_per_client" => 1..=1_000_000,
         "requests_per_connection" => 1..=1_000_000_000,
         _ => 0..=u32::MAX,
     }

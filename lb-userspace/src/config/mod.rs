@@ -30,6 +30,7 @@ mod size;
 mod split;
 mod syntax;
 mod tls;
+mod traces;
 mod unique;
 
 pub use agent::{Admin, Agent, FullNat, Limits, Pin, Proxy};
@@ -44,6 +45,7 @@ pub use size::Size;
 pub use split::{Local, Shared};
 pub use syntax::{from_json, from_toml};
 pub use tls::{Alpn, Certificate, ClientAuth, ClientHeaders, Tls, TlsVersion, UnknownNames};
+pub use traces::Traces;
 
 /// The whole document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ use super::{
     stats::ServiceStats,
     sticky::{Cookie, SessionKey},
     tls::{self, BadFile, IdentityHeaders, Passthrough, Reload as _},
+    traces::Traces,
 };
 use crate::{
     config::{self, Config, Tls},
@@ -66,6 +67,8 @@ pub(crate) struct Registry {
     pools: HashMap<String, (Arc<DesiredPool>, Arc<Pool>)>,
     services: HashMap<String, Arc<Service>>,
     writers: Writers,
+    /// Where the spans of traced requests go.
+    pub(super) traces: Option<Arc<Traces>>,
 }
 
 impl Registry {
@@ -78,6 +81,7 @@ impl Registry {
             pools: HashMap::new(),
             services: HashMap::new(),
             writers: Writers::default(),
+            traces: None,
         }
     }
 
@@ -224,6 +228,7 @@ impl Registry {
             rates: lasting::rates(http, &routes, old),
             clients: lasting::clients(old),
             log: lasting::log(http, old, &mut self.writers).map_err(unusable)?,
+            traces: self.traces.clone().filter(|_| http.trace.one_in.is_some()),
             unavailable: FixedAnswer::new(&http.unavailable).map_err(unusable)?,
             via: (http.via.as_deref())
                 .map(Via::new)

@@ -29,6 +29,7 @@ mod stats;
 pub mod sticky;
 mod timers;
 pub mod tls;
+pub mod traces;
 mod tunnel;
 mod upstream;
 mod worker;
@@ -43,7 +44,12 @@ use std::{
 use regex::Regex;
 use tokio::sync::watch;
 
-use self::{compile::Registry, listen::Listeners, snapshot::Snapshot};
+use self::{
+    compile::Registry,
+    listen::Listeners,
+    snapshot::Snapshot,
+    traces::{Traces, TracesView},
+};
 pub use self::{
     compile::Unusable,
     files::bad_files,
@@ -106,6 +112,17 @@ impl Proxy {
             taken_over: Listening::new(),
             held: Some(Snapshot::default()),
         }
+    }
+
+    /// The same, with a place for the spans of traced requests.
+    pub fn tracing(mut self, traces: Option<Arc<Traces>>) -> Self {
+        self.registry.traces = traces;
+        self
+    }
+
+    /// What has become of spans, if they are exported.
+    pub fn traces(&self) -> Option<TracesView> {
+        Some(self.registry.traces.as_ref()?.view())
     }
 
     /// The same, going on with the sockets of an agent before this one: what waits in them is

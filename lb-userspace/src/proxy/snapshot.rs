@@ -13,6 +13,7 @@ use super::{
     stats::ServiceStats,
     sticky::Cookie,
     tls::{self, IdentityHeaders, Passthrough},
+    traces::Traces,
 };
 use crate::{
     config::{
@@ -68,6 +69,8 @@ pub(crate) struct Service {
     pub(crate) clients: Arc<ClientConnections>,
     /// A line a request, if they are logged.
     pub(crate) log: Option<Arc<AccessLog>>,
+    /// Where the spans of traced requests go, if they go anywhere.
+    pub(crate) traces: Option<Arc<Traces>>,
     /// What it has done.
     pub(crate) stats: Arc<ServiceStats>,
 }

@@ -25,6 +25,7 @@ impl Owner {
             backends_in_use: in_use.filter(|backend| backend.takes_flows()).count(),
             drops: self.dataplane.unmatched_drops()?,
             flows: self.dataplane.flow_counters(),
+            traces: self.proxy.traces(),
         })
     }
 

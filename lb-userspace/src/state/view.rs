@@ -9,7 +9,7 @@ use crate::{
     config::{Pool, Service},
     dataplane::{Attachment, BackendCounters, Drops, FlowCounters, ServiceCounters},
     health::vote::Tally,
-    proxy::{BackendHttpCounters, HttpCounters, tls::Expiry},
+    proxy::{BackendHttpCounters, HttpCounters, tls::Expiry, traces::TracesView},
 };
 
 /// The agent and its data path.
@@ -35,6 +35,9 @@ pub struct StatusView {
     pub drops: Drops,
     /// The flow tables.
     pub flows: FlowCounters,
+    /// What has become of spans, if they are exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<TracesView>,
 }
 
 /// A service.

@@ -107,6 +107,38 @@ fn the_admin_socket_is_checked() {
 }
 
 #[test]
+fn where_traces_go_is_checked() {
+    let traces = |endpoint: &str, more: &str| {
+        with(&format!(
+            "[agent.traces]\nendpoint = \"{endpoint}\"\n{more}"
+        ))
+    };
+    const EXPECTED: &str = "where a collector takes OTLP over gRPC, as http://HOST:PORT or \
+                            https://HOST:PORT (it listens on 4317 normally)";
+    for endpoint in [
+        "",
+        "localhost:4317",
+        "http://a",
+        "ftp://a:4317",
+        "http://a:4318/v1/traces",
+    ] {
+        let text = traces(endpoint, "");
+        breaks(&text, &[("agent.traces.endpoint", endpoint, EXPECTED)]);
+    }
+    let queue = "a whole number from 1 to 1000000";
+    let text = traces("http://a:4317", "queue = 0\nservice_name = \"\"");
+    breaks(
+        &text,
+        &[
+            ("agent.traces.service_name", "", "a name"),
+            ("agent.traces.queue", "0", queue),
+        ],
+    );
+    let text = traces("https://collector.example.org:4317", "queue = 1");
+    assert_eq!(parse(&text).check(), Ok(()));
+}
+
+#[test]
 fn where_to_pin_is_checked() {
     let pin = |path: &str| small("[\"eth0\"]", &format!("[\"eth0\"]\npin = \"{path}\""));
     const EXPECTED: &str = "an absolute path without a dot in its last name, in a BPF file \

@@ -18,5 +18,6 @@ mod shared_sessions;
 mod slow;
 mod takeover;
 mod tls;
+mod traces;
 mod tunnels;
 mod versions;

@@ -123,6 +123,20 @@ impl Snapshot {
             "weir_unmatched_drops",
             "Packets dropped that no one service can be blamed for",
             (status.drops.iter()).map(|(reason, &count)| ([("reason", reason.as_ref())], count)),
+        )?;
+        let Some(traces) = &status.traces else {
+            return Ok(());
+        };
+        let outcomes = [
+            ("exported", traces.exported),
+            ("dropped", traces.dropped),
+            ("failed", traces.failed),
+        ];
+        families.counter(
+            "weir_trace_spans",
+            "Spans that the collector has, that were dropped as too many waited, and that the \
+             collector did not take",
+            outcomes.map(|(outcome, count)| ([("outcome", outcome)], count)),
         )
     }
 

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
 
+use http::Uri;
+
 use super::{Config, Problems};
-use crate::config::{Admin, FullNat, Interface, Limits, Pin, problem::join};
+use crate::config::{Admin, FullNat, Interface, Limits, Pin, Traces, problem::join};
 use crate::takeover;
 
 /// Bytes of a Unix socket's path: `sockaddr_un` less the final zero, and what the name of the
@@ -19,6 +21,27 @@ pub(super) fn check(problems: &mut Problems, config: &Config) {
     admin(problems, &config.agent.admin);
     full_nat(problems, config, &config.agent.full_nat);
     problems.check_number("agent.proxy", "workers", config.agent.proxy.workers);
+    if let Some(traces) = &config.agent.traces {
+        self::traces(problems, traces);
+    }
+}
+
+fn traces(problems: &mut Problems, traces: &Traces) {
+    const PATH: &str = "agent.traces";
+    let uri = traces.endpoint.parse::<Uri>().ok();
+    let usable = uri.is_some_and(|uri| {
+        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        scheme && uri.port().is_some() && matches!(uri.path(), "" | "/") && uri.query().is_none()
+    });
+    if !usable {
+        let expected = "where a collector takes OTLP over gRPC, as http://HOST:PORT or \
+                        https://HOST:PORT (it listens on 4317 normally)";
+        problems.add(join(PATH, "endpoint"), &traces.endpoint, expected);
+    }
+    if traces.service_name.is_empty() {
+        problems.add(join(PATH, "service_name"), "", "a name");
+    }
+    problems.check_number(PATH, "queue", traces.queue);
 }
 
 fn interfaces(problems: &mut Problems, interfaces: &[Interface]) {

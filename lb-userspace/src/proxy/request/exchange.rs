@@ -12,6 +12,7 @@ use crate::proxy::{
     access_log::{Entry, Seen},
     backend::{Backend, Held},
     client::Link,
+    headers::trace::Span,
     local::{LocalPool, LocalService},
     upstream::Upstream,
 };
@@ -30,9 +31,10 @@ pub(crate) struct Exchange {
     log: Option<Box<Logged>>,
 }
 
-/// What the access log wants to know.
+/// What the access log, and whoever follows traces, want to know.
 struct Logged {
     seen: Seen,
+    span: Option<Span>,
     began: SystemTime,
     start: Instant,
     tries: u32,
@@ -69,9 +71,10 @@ impl Exchange {
         }
     }
 
-    /// What it asks, if it is to be logged.
+    /// What it asks, if it is to be logged, or may be traced.
     pub(crate) fn asks(&mut self, parts: &Parts) {
-        if self.service.plan.log.is_some() {
+        let plan = &self.service.plan;
+        if plan.log.is_some() || plan.traces.is_some() {
             let peer = self.link.peer.ip();
             let seen = Seen::new(
                 &parts.method,
@@ -82,6 +85,7 @@ impl Exchange {
             );
             self.log = Some(Box::new(Logged {
                 seen,
+                span: None,
                 began: SystemTime::now(),
                 start: Instant::now(),
                 tries: 0,
@@ -98,6 +102,7 @@ impl Exchange {
             log.seen.route.clone_from(&ready.route.name);
             let id = ready.id.as_ref().and_then(|id| id.to_str().ok());
             log.seen.id = id.map(str::to_owned);
+            log.span = ready.span;
             log.seen.trace = ready.span.map(|span| format!("{:032x}", span.trace));
         }
     }
@@ -173,14 +178,14 @@ impl Exchange {
         }
     }
 
-    /// Writes its line.
+    /// Writes its line, and sends its span.
     fn record(&mut self) {
-        let (Some(logged), Some(log)) = (self.log.take(), &self.service.plan.log) else {
+        let Some(logged) = self.log.take() else {
             return;
         };
         let at = self.at.as_ref();
         let upstream = at.map(|at| &at.upstream).or(logged.failed.as_ref());
-        log.record(&Entry {
+        let entry = Entry {
             seen: &logged.seen,
             service: &self.service.plan.name,
             began: logged.began,
@@ -194,7 +199,13 @@ impl Exchange {
             queued: at.map(|at| at.since.saturating_duration_since(logged.start)),
             answered: logged.answered,
             total: logged.start.elapsed(),
-        });
+        };
+        if let Some(log) = &self.service.plan.log {
+            log.record(&entry);
+        }
+        if let (Some(traces), Some(span)) = (&self.service.plan.traces, &logged.span) {
+            traces.record(span, &entry);
+        }
     }
 
     fn leave(&mut self) {
