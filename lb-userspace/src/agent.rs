@@ -4,6 +4,7 @@ use std::{fs, net::UdpSocket, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -347,6 +348,9 @@ impl Node {
                 if let Some(sync) = sync {
                     sync.end().await;
                 }
+                if let Some(process) = given.process() {
+                    tell_manager(NotifyState::MainPid(process));
+                }
                 given.leave(known).await;
                 tracing::info!("another agent has taken over; what is under way here may end");
                 return Ok(());
@@ -354,6 +358,7 @@ impl Node {
             Ok(End::Told) => Ok(()),
             Ok(End::Failed(error)) | Err(error) => Err(error),
         };
+        tell_manager(NotifyState::Stopping);
         // Others take over while the data path still serves.
         tokio::join!(routes.end(), ha.end());
         if let Some(voting) = voting {
@@ -365,12 +370,14 @@ impl Node {
     async fn serve(&self, config: &Config, sockets: &mut Sockets) -> anyhow::Result<End> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut renew = signal(SignalKind::user_defined2())?;
         let peers = self.sync.as_ref().map(|sync| sync.peers.clone());
         let views = self.routes.views();
         let router = api::router(self.state.clone(), self.ha.clone(), peers, views);
         let mut serving = sockets.api.serve(&router)?;
         let admin = &config.agent.admin;
         tracing::info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
+        tell_manager(NotifyState::Ready);
         loop {
             let link = tokio::select! {
                 failed = serving.failed() => {
@@ -393,6 +400,13 @@ impl Node {
                     tracing::info!("terminated");
                     return Ok(End::Told);
                 }
+                _ = renew.recv() => {
+                    match takeover::successor::start() {
+                        Ok(()) => tracing::info!("another agent is started to take over"),
+                        Err(error) => tracing::error!("starting another agent: {error}"),
+                    }
+                    continue;
+                }
                 link = sockets.door.accept(&config.agent) => link,
             };
             tracing::info!("another agent begins to take over");
@@ -408,6 +422,13 @@ impl Node {
             }
             serving = sockets.api.serve(&router)?;
         }
+    }
+}
+
+/// Tells systemd, or who else has started this agent, if they want to know (`sd_notify(3)`).
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!("telling the service manager: {error}");
     }
 }
 

@@ -184,6 +184,12 @@ pub async fn give(link: UnixSeqpacket, state: &State, own: &Sockets) -> anyhow::
 }
 
 impl Given {
+    /// The other agent's process id, as far as the kernel tells.
+    pub fn process(&self) -> Option<u32> {
+        let credentials = self.link.peer_cred().ok()?;
+        u32::try_from(credentials.pid()?).ok()
+    }
+
     /// Gives the rest, which this agent has left; returns when it accepts nothing any more.
     pub async fn leave(self, known: ha::Known) {
         let mut known = known;

@@ -16,6 +16,7 @@
 
 mod give;
 mod message;
+pub mod successor;
 mod take;
 
 use std::{

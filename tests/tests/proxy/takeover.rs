@@ -2,7 +2,8 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    path::Path,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{
         Arc,
@@ -18,6 +19,10 @@ use lab::{
     Namespace, Process,
     load::{Load, Work},
     retry, servers,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -302,5 +307,79 @@ fn what_is_known_is_handed_over() -> Result<()> {
     for _ in 0..10 {
         ensure!(scene.get(&[&scene.url("/name")])? == "be3\n");
     }
+    Ok(())
+}
+
+/// What an agent that a service manager started says to it.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(scene: &Scene) -> Result<Self> {
+        let path = scene.lab.directory().join("notify.sock");
+        let socket = UnixDatagram::bind(&path)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { socket, path })
+    }
+
+    /// The next thing that is said.
+    fn hears(&self) -> Result<String> {
+        let mut said = [0; 200];
+        let length = self.socket.recv(&mut said)?;
+        Ok(String::from_utf8_lossy(&said[..length]).trim().to_owned())
+    }
+}
+
+/// A process that is nobody's child here; it is ended when this is dropped.
+struct Stranger(Pid);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = kill(self.0, Signal::SIGTERM);
+        for _ in 0..100 {
+            if kill(self.0, None).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = kill(self.0, Signal::SIGKILL);
+    }
+}
+
+/// By SIGUSR2 an agent starts the next one itself, and says to the service manager which is which.
+#[test]
+fn an_agent_replaces_itself_when_it_is_told_to() -> Result<()> {
+    let (mut scene, _echo) = scene(1)?;
+    let manager = Manager::new(&scene)?;
+    let load = connections(&scene)?;
+    let mut command = scene.lab.lb().command(weir_tests::agent::binary());
+    command.args(["agent", "--takeover", "--config"]);
+    command.arg(scene.agent.config());
+    command.env("NOTIFY_SOCKET", &manager.path);
+    let started = Process::spawn(command)?;
+    ensure!(manager.hears()? == "READY=1");
+    retry(PATIENCE, || {
+        ensure!(
+            !scene.agent.process().is_running(),
+            "the first agent goes on"
+        );
+        Ok(())
+    })?;
+    ensure!(scene.agent.status()?.pid == started.id());
+    let mut started = started;
+    started.signal(Signal::SIGUSR2)?;
+    let (said, again) = (manager.hears()?, manager.hears()?);
+    let both = [said, again];
+    let main = both.iter().find_map(|said| said.strip_prefix("MAINPID="));
+    let main: i32 = main.with_context(|| format!("{both:?}"))?.parse()?;
+    let _successor = Stranger(Pid::from_raw(main));
+    ensure!(both.iter().any(|said| said == "READY=1"), "{both:?}");
+    ended(started)?;
+    ensure!(scene.agent.status()?.pid == main as u32);
+    let results = load.stop();
+    ensure!(results.failed == 0, "{results:?}");
     Ok(())
 }
