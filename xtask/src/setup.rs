@@ -12,7 +12,7 @@ use crate::toolchain::{self, Toolchain};
 
 /// Everything that any verb needs.
 pub(crate) fn verb() -> Result<()> {
-    let toolchain = for_running()?;
+    let toolchain = for_testing()?;
     println!(
         "setup: all is there: toolchain `{}` and bpf-linker with LLVM {} build the XDP program",
         toolchain.name,
@@ -47,6 +47,12 @@ pub(crate) fn for_comparing() -> Result<()> {
 pub(crate) fn for_running() -> Result<Toolchain> {
     for_lab()?;
     for_building()
+}
+
+/// What the tests need; says nothing if it is there.
+pub(crate) fn for_testing() -> Result<Toolchain> {
+    tools::install_testers()?;
+    for_running()
 }
 
 /// One step, before it is taken.

@@ -27,7 +27,7 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
          `sudo -E env \"PATH=$PATH\" cargo xtask test`; \
          without root, `cargo test -p lb-common -p lb-userspace` runs those that need no kernel"
     );
-    setup::for_running()?;
+    setup::for_testing()?;
     if find("cargo-nextest").is_some() {
         // .config/nextest.toml keeps the kernel tests apart.
         return run(cargo()

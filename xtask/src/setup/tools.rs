@@ -34,16 +34,6 @@ const TOOLS: &[Tool] = &[
     tool("openssl", "openssl", "makes certificates"),
     tool("wrk", "wrk", "makes HTTP load"),
     tool(
-        "slowhttptest",
-        "slowhttptest",
-        "is a client that takes its time, to see that it cannot take others'",
-    ),
-    tool(
-        "chromium-headless-shell",
-        "chromium-headless-shell",
-        "is a browser",
-    ),
-    tool(
         "keepalived",
         "keepalived",
         "is the other node of a pair that shares addresses",
@@ -63,6 +53,20 @@ const TOOLS: &[Tool] = &[
         "/usr/lib/postgresql/*/bin/pgbench",
         "postgresql",
         "shows a database behind Weir",
+    ),
+];
+
+/// What the tests alone need.
+const TESTERS: &[Tool] = &[
+    tool(
+        "slowhttptest",
+        "slowhttptest",
+        "is a client that takes its time, to see that it cannot take others'",
+    ),
+    tool(
+        "chromium-headless-shell",
+        "chromium-headless-shell",
+        "is a browser",
     ),
     tool(
         "/usr/lib/python3/dist-packages/psycopg2/__init__.py",
@@ -120,6 +124,11 @@ pub(super) fn install() -> Result<()> {
     install_missing(TOOLS, "the tests and the demo run these programs")
 }
 
+/// Installs those that the tests alone need.
+pub(super) fn install_testers() -> Result<()> {
+    install_missing(TESTERS, "the tests run these programs")
+}
+
 /// Installs those that the build needs beside a compiler.
 pub(super) fn install_builders() -> Result<()> {
     install_missing(
@@ -160,7 +169,7 @@ impl Tool {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUILDERS, OTHERS, TOOLS, tool};
+    use super::{BUILDERS, OTHERS, TESTERS, TOOLS, tool};
 
     #[test]
     fn finds_commands_and_files() {
@@ -172,7 +181,8 @@ mod tests {
 
     #[test]
     fn every_pattern_is_valid() {
-        for tool in TOOLS.iter().chain(BUILDERS).chain(OTHERS) {
+        let all = TOOLS.iter().chain(TESTERS).chain(BUILDERS).chain(OTHERS);
+        for tool in all {
             assert!(
                 glob::Pattern::new(tool.look_for).is_ok(),
                 "{}",
