@@ -2,6 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
+    net::Shutdown,
     time::{Duration, Instant},
 };
 
@@ -57,9 +58,14 @@ enum End {
     Over,
 }
 
-/// Sends what `frames` makes of each number, as fast as it is taken.
-fn flood(scene: &Scene, frames: impl Fn(u32) -> Vec<u8>) -> Result<(u64, End)> {
+/// Sends what `frames` makes of each number, as fast as it is taken; `reads`: takes the answers too.
+fn flood(scene: &Scene, reads: bool, frames: impl Fn(u32) -> Vec<u8>) -> Result<(u64, End)> {
     let mut stream = scene.connect()?;
+    if reads {
+        let mut answers = stream.try_clone()?;
+        // It ends with the connection.
+        std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+    }
     stream.set_write_timeout(Some(Duration::from_millis(500)))?;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
@@ -74,6 +80,10 @@ fn flood(scene: &Scene, frames: impl Fn(u32) -> Vec<u8>) -> Result<(u64, End)> {
             }
             Err(_) => return Ok((sent, End::Closed)),
         }
+    }
+    if reads {
+        stream.shutdown(Shutdown::Both)?;
+        return Ok((sent, End::Over));
     }
     // What was written last may have been too much.
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -118,18 +128,21 @@ fn floods_of_frames_are_bounded() -> Result<()> {
         frame(SETTINGS, 0, 0, &[&[0, 4], &size[..]].concat())
     };
     type Frames<'a> = &'a (dyn Fn(u32) -> Vec<u8> + Sync);
-    let floods: [(&str, Frames<'_>, bool); 4] = [
-        ("rapid reset", &reset, true),
-        ("CONTINUATION", &endless, true),
-        ("PING", &ping, false),
-        ("SETTINGS", &settings, false),
+    // Whether the answers are taken, and whether Weir has to close it.
+    let floods: [(&str, Frames<'_>, bool, bool); 6] = [
+        ("rapid reset", &reset, false, true),
+        ("CONTINUATION", &endless, false, true),
+        ("PING", &ping, false, false),
+        ("PING with its answers", &ping, true, false),
+        ("SETTINGS", &settings, false, false),
+        ("SETTINGS with its answers", &settings, true, false),
     ];
-    for (name, frames, closes) in floods {
+    for (name, frames, reads, closes) in floods {
         let (before, answered) = (resident(agent)?, load.results().requests);
         let served = scene.served();
         forget_peak(agent)?;
         let ends = std::thread::scope(|scope| {
-            let floods = (0..CONNECTIONS).map(|_| scope.spawn(|| flood(&scene, frames)));
+            let floods = (0..CONNECTIONS).map(|_| scope.spawn(|| flood(&scene, reads, frames)));
             let floods: Vec<_> = floods.collect();
             let ends = floods
                 .into_iter()
