@@ -12,7 +12,10 @@ use weir_tests::{
     conversations::Conversations,
 };
 
-use crate::scene::{Scene, every, wait_for_role};
+use crate::{
+    scene::{Scene, every, wait_for_role},
+    takeover::take_over,
+};
 
 /// Where nodes tell each other of flows.
 const SYNC_PORT: u16 = 4795;
@@ -171,4 +174,16 @@ fn dsr_survives_a_death() -> Result<()> {
 #[test]
 fn dsr_survives_a_kill() -> Result<()> {
     survive("dsr", kill)
+}
+
+/// A new agent has the flows of the one before it, and tells the other node of them.
+#[test]
+fn connections_survive_a_takeover_and_then_their_node() -> Result<()> {
+    survive("nat", |_, first| {
+        take_over(first)?;
+        wait_for_role(first, Role::Active)?;
+        wait_until_synced(first)?;
+        std::thread::sleep(Duration::from_secs(1));
+        first.process().signal(Signal::SIGKILL)
+    })
 }
