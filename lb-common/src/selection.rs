@@ -346,7 +346,8 @@ pub(crate) fn hang_up<T: Tables>(tables: &T, packet: &Packet, index: u32, servic
         }
         flow.state &= !flow_state::COUNTED;
         if reset {
-            flow.state |= flow_state::CLOSED;
+            // A SYN that was refused is not repeated: the next one is of another connection.
+            flow.state = flow.state & !flow_state::OPENING | flow_state::CLOSED;
         }
         flow.backend
     });
