@@ -132,6 +132,11 @@ fn a_vip_is_there_while_it_is_served() -> Result<()> {
     scene.wait_until_held(&agent, &vips)?;
 
     // A service that is added or removed takes its address along.
+    let config = json!(agent.services()?["s3"].config);
+    agent.change("DELETE", "/v1/services/s3", &Value::Null)?;
+    scene.wait_until_held(&agent, &vips[..3])?;
+    agent.change("PUT", "/v1/services/s3", &config)?;
+    scene.wait_until_held(&agent, &vips)?;
     agent.change("DELETE", "/v1/services/s3", &Value::Null)?;
     scene.wait_until_held(&agent, &vips[..3])?;
 
