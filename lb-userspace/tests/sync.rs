@@ -80,8 +80,12 @@ fn free() -> SocketAddr {
 }
 
 fn start(address: SocketAddr, peer: SocketAddr, key: u8, tables: &Arc<Ports>) -> Node {
+    start_among(address, &[peer], key, tables)
+}
+
+fn start_among(address: SocketAddr, peers: &[SocketAddr], key: u8, tables: &Arc<Ports>) -> Node {
     let options = Options {
-        peers: vec![peer],
+        peers: peers.to_vec(),
         key: [key; 32],
     };
     let socket = listen(address).expect("a socket");
@@ -120,6 +124,31 @@ fn flows_survive_their_node() {
     let first = start(here, there, 1, &empty);
     eventually("it has everything back", || empty.count() == 30_001);
     eventually("it knows", || *first.synced.borrow());
+}
+
+/// Who answers first may not have what another one has.
+#[test]
+fn a_newcomer_waits_for_all_that_are_there() {
+    let addresses = [free(), free(), free()];
+    let others = |own: usize| {
+        let others = (0..3).filter(|other| *other != own);
+        others.map(|other| addresses[other]).collect::<Vec<_>>()
+    };
+    let tables: [Arc<Ports>; 3] = Default::default();
+    let node = |own: usize| start_among(addresses[own], &others(own), 1, &tables[own]);
+    let _first = node(0);
+    tables[1].open(1);
+    let newcomer = node(2);
+    eventually("it has what the first has", || {
+        let peers = newcomer.peers.borrow();
+        peers.get(&addresses[0]).is_some_and(|peer| peer.synced)
+    });
+    // The other one is slow to answer.
+    let _second = node(1);
+    eventually("it knows", || *newcomer.synced.borrow());
+    assert_eq!(tables[2].count(), 1, "it has what the second has");
+    let peers = newcomer.peers.borrow();
+    assert!(peers.values().all(|peer| peer.synced), "{peers:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::{
     seal::{SharedKey, new_boot},
     session::{Event, Progress, Session},
 };
+use crate::events::{self, Kind};
 
 /// Between two looks at what is new in the tables.
 const LOOK: Duration = Duration::from_millis(5);
@@ -30,7 +31,8 @@ const STEP: Duration = Duration::from_millis(100);
 /// Between two snapshots that are pulled although nothing was lost: they say which flows still
 /// speak.
 const REFRESH: Duration = Duration::from_secs(10);
-/// How long a node that starts waits to hear any peer before it holds itself to be alone.
+/// How long a node that starts waits for peers that it does not hear, before it holds them to be
+/// gone.
 const ALONE: Duration = Duration::from_secs(4);
 /// A burst of a snapshot, and some more.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -222,13 +224,13 @@ impl Driver {
                     self.asked.push(peer);
                 }
             }
-            Event::Found => tracing::info!(%peer, "another node is there"),
-            Event::Synced => tracing::info!(%peer, "its flows are here"),
-            Event::Refused => tracing::warn!(
-                %peer,
-                "what comes from its address is sealed with another key"
-            ),
-            Event::Lost => tracing::warn!(%peer, "another node is not heard any more"),
+            Event::Found => events::info(Kind::Node, peer, "another node is there"),
+            Event::Synced => events::info(Kind::Node, peer, "its flows are here"),
+            Event::Refused => {
+                let text = "what comes from its address is sealed with another key";
+                events::warn(Kind::Node, peer, text);
+            }
+            Event::Lost => events::warn(Kind::Node, peer, "another node is not heard any more"),
         }
     }
 
@@ -268,11 +270,12 @@ impl Driver {
             events.extend(of_peer.into_iter().map(|event| (peer, event)));
             view.insert(peer, session.progress(now));
         }
-        let alone = now.duration_since(self.started) >= ALONE;
-        let heard = view.values().any(|peer| peer.connected);
+        let patient = now.duration_since(self.started) < ALONE;
         // Who has everything has it also after the others have gone.
-        let alone = alone || *self.synced.borrow();
-        let synced = view.values().all(|peer| peer.synced || !peer.connected) && (heard || alone);
+        let patient = patient && !*self.synced.borrow();
+        // One that has not answered yet may have what the others do not.
+        let synced = |peer: &Progress| peer.synced || !(peer.connected || patient);
+        let synced = view.values().all(synced);
         self.synced
             .send_if_modified(|was| std::mem::replace(was, synced) != synced);
         self.view.send_replace(view);
