@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+pub mod events;
 pub mod ha;
 pub mod health;
 pub mod next_hop;

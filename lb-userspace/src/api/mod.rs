@@ -26,6 +26,7 @@ pub use self::{
 use crate::{
     config::{Config, Draft, Problem, Problems, from_json},
     dataplane::{Explanation, Question},
+    events::{self, EventView},
     ha::{Ha, routes::RoutesView, sync::PeersView},
     shared::SharedView,
     state::{State, StatusView},
@@ -50,6 +51,7 @@ pub fn router(
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/shared", get(shared_view))
+        .route("/v1/events", get(events))
         .route("/v1/config", get(config).put(put_config))
         .route("/v1/services", get(services::all))
         .route(
@@ -94,6 +96,11 @@ async fn status(Extract(state): Extract<State>) -> Answer<StatusView> {
 /// `null` where nothing is shared.
 async fn shared_view(Extract(state): Extract<State>) -> Answer<Option<SharedView>> {
     Ok(Json(state.shared()))
+}
+
+/// What has happened lately, the oldest first.
+async fn events() -> Json<Vec<EventView>> {
+    Json(events::last())
 }
 
 async fn config(Extract(state): Extract<State>) -> Answer<Config> {

@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod config;
 mod detach;
+mod events;
 mod explain;
 mod ha;
 mod service;
@@ -94,6 +95,8 @@ enum Verb {
     Config(config::Verb),
     /// Show the agent, its services and its backends.
     Status,
+    /// Show what has happened to this node lately: roles, health, the configuration, other nodes.
+    Events,
     /// Say where a client's packets go, and why.
     Explain {
         /// The protocol.
@@ -165,6 +168,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             explain::run(&client, show, &question).await
         }
         Verb::Status => status::run(&client, show).await,
+        Verb::Events => events::run(&client, show).await,
         Verb::Service(verb) => service::run(&client, show, verb).await,
         Verb::Backend(verb) => backend::run(&client, show, verb).await,
         Verb::Ha(verb) => ha::run(&client, show, verb).await,

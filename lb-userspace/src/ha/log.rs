@@ -2,6 +2,8 @@
 
 use tokio::sync::mpsc;
 
+use crate::events::{self, Kind};
+
 /// Events that may wait; more are lost.
 const WAITING: usize = 256;
 
@@ -25,11 +27,8 @@ impl Log {
         tokio::spawn(async move {
             while let Some(event) = incoming.recv().await {
                 match event {
-                    Event::Info { group, message } => tracing::info!(group, "{message}"),
-                    Event::Warning { group, message } if group.is_empty() => {
-                        tracing::warn!("{message}");
-                    }
-                    Event::Warning { group, message } => tracing::warn!(group, "{message}"),
+                    Event::Info { group, message } => events::info(Kind::Group, group, message),
+                    Event::Warning { group, message } => events::warn(Kind::Group, group, message),
                 }
             }
         });

@@ -9,7 +9,13 @@ mod probe;
 pub mod vote;
 mod watch;
 
-use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Display},
+    net::SocketAddr,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -94,6 +100,12 @@ pub enum Health {
     Healthy,
     /// Not fit for traffic.
     Unhealthy,
+}
+
+impl Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// A verdict, sent when it changes and when it is the first of a target.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     config::{Config, Draft, Live, Problem, Problems, Shared},
+    events::{self, Kind},
     state::Refused,
 };
 
@@ -74,13 +75,15 @@ impl Node {
         let error = error.map(|error| format!("{}: {error}", self.copy.display()));
         let revision = self.seen;
         if let Some(error) = &error {
-            tracing::warn!(revision, "the copy on disk is not up to date: {error}");
+            let text = format!("the copy on disk is not up to date: {error}");
+            events::warn(Kind::Configuration, &self.location, text);
         }
         self.view.send_modify(|view| {
             if (view.revision, view.origin) != (revision, Origin::Etcd)
                 || view.not_in_force.is_some()
             {
-                tracing::info!(revision, "the shared configuration is in force");
+                let text = format!("revision {revision} is in force");
+                events::info(Kind::Configuration, &self.location, text);
             }
             *view = SharedView {
                 origin: Origin::Etcd,
@@ -109,11 +112,9 @@ impl Node {
                     revision, error, ..
                 } = &new;
                 let in_force = view.revision;
-                tracing::warn!(
-                    revision,
-                    in_force,
-                    "the shared configuration is not put in force: {error}"
-                );
+                let text =
+                    format!("revision {revision} is not put in force, {in_force} stays: {error}");
+                events::warn(Kind::Configuration, &self.location, text);
             }
             view.not_in_force = Some(new.clone());
             news

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     config::{Live, Local, Problems},
+    events::{self, Kind},
     state::State,
 };
 
@@ -117,8 +118,8 @@ impl Node {
             let news = |view: &mut SharedView| view.set_connected(Some(error.clone()));
             let first = self.view.borrow().error.is_none();
             if self.view.send_if_modified(news) || first {
-                let address = &self.location;
-                tracing::warn!(%address, "the shared configuration cannot be reached, and what is in force stays: {error}");
+                let text = format!("it cannot be reached, and what is in force stays: {error}");
+                events::warn(Kind::Configuration, &self.location, text);
             }
             if self.meanwhile(sleep(RETRY), &mut requests).await.is_none() {
                 return;
@@ -157,7 +158,9 @@ impl Node {
             found,
             mut watch,
         } = session;
-        self.view.send_if_modified(|view| view.set_connected(None));
+        if (self.view).send_if_modified(|view| view.set_connected(None)) {
+            events::info(Kind::Configuration, &self.location, "etcd answers");
+        }
         self.take(found).await;
         let mut again = interval(AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);

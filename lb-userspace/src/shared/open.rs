@@ -9,7 +9,10 @@ use super::{
     copy::Copy,
     store::{Store, StoreError, Stored},
 };
-use crate::config::{Config, ConfigError, Local, Problems, Shared};
+use crate::{
+    config::{Config, ConfigError, Local, Problems, Shared},
+    events::{self, Kind},
+};
 
 /// What an agent needs to share its configuration.
 #[derive(Clone, Debug)]
@@ -48,11 +51,13 @@ pub async fn open(options: Options) -> anyhow::Result<Opened> {
             let (config, revision) = from_disk(&options, &local).with_context(|| {
                 format!("{}: {error:#}; and the copy on disk", options.location)
             })?;
-            tracing::warn!(
-                address = %options.location,
-                copy = %options.copy.display(),
-                revision,
-                "going on with the copy on disk: {error:#}"
+            let copy = options.copy.display();
+            events::warn(
+                Kind::Configuration,
+                &options.location,
+                format!(
+                    "going on with the copy on disk, {copy}, of revision {revision}: {error:#}"
+                ),
             );
             (config, Origin::Disk, revision)
         }

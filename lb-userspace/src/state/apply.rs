@@ -11,6 +11,7 @@ use crate::{
     config::{Live, Service},
     dataplane::ApplyError,
     desired::{Delta, Mode},
+    events::{self, Kind},
 };
 
 impl Owner {
@@ -121,11 +122,16 @@ impl Owner {
         let below = new.below_floor;
         let old = self.conditions.insert(pool.clone(), new);
         match (old.is_some_and(|old| old.below_floor), below) {
-            (false, true) => tracing::warn!(
+            (false, true) => events::warn(
+                Kind::Floor,
                 pool,
-                "too much of the pool fails its checks: the failed are used too"
+                "too much of the pool fails its checks: the failed are used too",
             ),
-            (true, false) => tracing::info!(pool, "the pool is above its health floor again"),
+            (true, false) => events::info(
+                Kind::Floor,
+                pool,
+                "the pool is above its health floor again",
+            ),
             _ => {}
         }
     }

@@ -16,7 +16,11 @@ use crate::{
     config::{Config, Pool},
     dataplane::DataPlane,
     desired::Condition,
-    health::{Change, Health, vote::Candidate},
+    events::{self, Kind},
+    health::{
+        Change, Health,
+        vote::{Candidate, Tally},
+    },
     shared::Counted,
 };
 
@@ -214,13 +218,14 @@ impl Verdicts {
                         && let Some(health) = agreement.verdict(candidate)
                         && verdict.act_on(health)
                     {
-                        tracing::info!(
-                            pool,
-                            backend,
-                            ?health,
-                            "agreed health: {} to {} nodes",
-                            tally.healthy,
-                            tally.unhealthy
+                        let Tally { healthy, .. } = tally;
+                        events::info(
+                            Kind::Health,
+                            format_args!("{pool}/{backend}"),
+                            format_args!(
+                                "agreed {health}: healthy for {healthy} of {} nodes",
+                                tally.total()
+                            ),
                         );
                         pools.insert(pool.clone());
                     }
@@ -344,13 +349,7 @@ impl Verdicts {
 }
 
 fn word(health: Option<Health>) -> String {
-    let word = match health {
-        None => "unchecked",
-        Some(Health::Healthy) => "healthy",
-        Some(Health::Unhealthy) => "unhealthy",
-        Some(Health::Unknown) => "unknown",
-    };
-    word.to_owned()
+    health.map_or_else(|| "unchecked".to_owned(), |health| health.to_string())
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -27,6 +27,7 @@ use crate::{
     config::{Config, Live, Service, Touched},
     dataplane::DataPlane,
     desired::{Desired, Mode, Protocol},
+    events::{self, Kind},
     ha::Serving,
     health::{Change, Retarget},
     proxy::Proxy,
@@ -340,12 +341,10 @@ impl Owner {
     fn judge(&mut self, changes: impl Iterator<Item = Change>) {
         let mut pools = BTreeSet::new();
         for change in changes {
-            tracing::info!(
-                pool = change.pool,
-                backend = change.backend,
-                health = ?change.health,
-                reason = change.reason,
-                "health"
+            events::info(
+                Kind::Health,
+                format_args!("{}/{}", change.pool, change.backend),
+                format_args!("{} here: {}", change.health, change.reason),
             );
             let pool = self.live.config().pools.get(&change.pool);
             if let Some(config) = pool.and_then(|pool| pool.backends.get(&change.backend)) {

@@ -1,6 +1,7 @@
 //! Nodes die, come and go.
 
 use anyhow::{Result, ensure};
+use weir_tests::agent::Agent;
 
 use crate::{scene::Scene, talks::Talks};
 
@@ -57,6 +58,7 @@ fn connections_go_on_wherever_they_land() -> Result<()> {
     talks.look("they are back");
 
     let failures = talks.finish()?;
-    ensure!(failures.is_empty(), "{failures:#?}");
+    let logs = || scene.agents().map(Agent::log).collect::<Vec<_>>();
+    ensure!(failures.is_empty(), "{failures:#?}\n{}", logs().join("\n"));
     Ok(())
 }

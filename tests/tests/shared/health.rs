@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use lab::retry;
 use lb_userspace::{
+    events::{EventView, Kind},
     ha::routes::{RouteState, RoutesView},
     health::vote::Tally,
     state::HealthView,
@@ -24,19 +25,6 @@ const OTHERS: [&str; 2] = ["be1", "be3"];
 /// A short lease.
 fn local() -> Value {
     json!({ "ha": { "health": { "lease": "2s" } } })
-}
-
-/// What a node sends to the backend is lost from now on; or is not any more.
-fn set_cut(scene: &Scene, node: usize, cut: bool) -> Result<()> {
-    let address = scene.lab.backends()[LOST].addresses.v4;
-    let nobody = format!("neigh replace {address} lladdr 02:00:00:00:00:99 nud permanent dev lan");
-    let line = match cut {
-        true => nobody,
-        false => format!("neigh del {address} dev lan"),
-    };
-    scene.lab.balancers()[node]
-        .namespace
-        .ip(&format!("{line}\n"))
 }
 
 fn health(agent: &Agent) -> Result<HealthView> {
@@ -75,7 +63,7 @@ fn begin(scene: &Scene) -> Result<([Agent; 3], BTreeMap<String, String>)> {
 fn one_node_that_loses_its_way_changes_no_table() -> Result<()> {
     let scene = Scene::of_three()?;
     let (agents, before) = begin(&scene)?;
-    set_cut(&scene, 0, true)?;
+    scene.set_cut(0, LOST, true)?;
     for agent in &agents {
         let health = wait_for_votes(agent, votes(2, 1))?;
         assert_eq!(health.status, "healthy");
@@ -100,7 +88,7 @@ fn one_node_that_loses_its_way_changes_no_table() -> Result<()> {
     );
 
     // A second one: that is the majority, and the third follows it.
-    set_cut(&scene, 1, true)?;
+    scene.set_cut(1, LOST, true)?;
     let without = wait_until_same(&agents.each_ref(), &before)?;
     for agent in &agents {
         wait_for_votes(agent, votes(1, 2))?;
@@ -111,7 +99,7 @@ fn one_node_that_loses_its_way_changes_no_table() -> Result<()> {
 
     // One of the two finds its way again, then the other.
     for node in [0, 1] {
-        set_cut(&scene, node, false)?;
+        scene.set_cut(node, LOST, false)?;
         for agent in &agents {
             wait_for_votes(agent, votes(2 + node as u32, 1 - node as u32))?;
             agent.wait_for("echo", &ALL)?;
@@ -128,7 +116,7 @@ fn votes_end_with_their_node() -> Result<()> {
     let scene = Scene::of_three()?;
     let ([mut first, second, third], before) = begin(&scene)?;
     for node in [0, 1] {
-        set_cut(&scene, node, true)?;
+        scene.set_cut(node, LOST, true)?;
     }
     wait_until_same(&[&first, &second, &third], &before)?;
     first.process().signal(Signal::SIGKILL)?;
@@ -158,19 +146,22 @@ fn votes_end_with_their_node() -> Result<()> {
 fn votes_outlive_an_agent_that_is_taken_over() -> Result<()> {
     let scene = Scene::of_three()?;
     let ([mut first, second, third], before) = begin(&scene)?;
-    set_cut(&scene, 0, true)?;
+    scene.set_cut(0, LOST, true)?;
     for agent in [&first, &second, &third] {
         wait_for_votes(agent, votes(2, 1))?;
     }
-    set_cut(&scene, 1, true)?;
+    scene.set_cut(1, LOST, true)?;
     let without = wait_until_same(&[&first, &second, &third], &before)?;
-    let changes = || third.log().matches("agreed health").count();
+    let changes = || {
+        third.log().matches("agreed healthy").count()
+            + third.log().matches("agreed unhealthy").count()
+    };
     let seen = changes();
     drop(first.take_over()?);
     assert_eq!(digests(&first)?, without);
     assert_eq!(wait_for_votes(&first, votes(1, 2))?.here(), "unhealthy");
     // Its vote is its own: it is heard when it changes.
-    set_cut(&scene, 0, false)?;
+    scene.set_cut(0, LOST, false)?;
     wait_for_votes(&third, votes(2, 1))?;
     assert_eq!(changes(), seen + 1, "{}", third.log());
     assert_eq!(view(&third)?.health.map(|is| is.nodes.len()), Some(3));
@@ -182,7 +173,7 @@ fn votes_outlive_an_agent_that_is_taken_over() -> Result<()> {
 fn without_etcd_each_node_is_alone() -> Result<()> {
     let mut scene = Scene::of_three()?;
     let (agents, before) = begin(&scene)?;
-    set_cut(&scene, 0, true)?;
+    scene.set_cut(0, LOST, true)?;
     for agent in &agents {
         wait_for_votes(agent, votes(2, 1))?;
     }
@@ -207,6 +198,32 @@ fn without_etcd_each_node_is_alone() -> Result<()> {
         wait_for_votes(agent, votes(2, 1))?;
         agent.wait_for("echo", &ALL)?;
     }
+    // What has happened, in order.
+    let events: Vec<EventView> = agents[0].get("/v1/events")?;
+    let of = |kind: Kind| {
+        let of_kind = events.iter().filter(move |event| event.kind == kind);
+        of_kind.map(|event| (event.warning, event.text.as_str()))
+    };
+    let agreement: Vec<bool> = of(Kind::Agreement).map(|(warning, _)| warning).collect();
+    assert_eq!(agreement, [false, true, false], "{events:#?}");
+    assert!(
+        of(Kind::Configuration).any(|(warning, _)| warning),
+        "{events:#?}"
+    );
+    let here = "unhealthy here: timed out after 1s waiting for the connection";
+    assert!(
+        of(Kind::Health).any(|(_, text)| text == here),
+        "{events:#?}"
+    );
+    assert_eq!(
+        agents[0].metric("weir_events_total{kind=\"agreement\"}")?,
+        3
+    );
+    let shown = String::from_utf8(agents[0].weir(&["events"])?.stdout)?;
+    assert!(
+        shown.contains("echo/be2") && shown.contains("! health is what"),
+        "{shown}"
+    );
     assert_eq!(
         wait_until_same(&agents.each_ref(), &BTreeMap::new())?,
         before
@@ -227,7 +244,7 @@ fn a_node_that_starts_knows_what_the_others_know() -> Result<()> {
     for agent in &others {
         wait_for_votes(agent, votes(2, 0))?;
     }
-    set_cut(&scene, 2, true)?;
+    scene.set_cut(2, LOST, true)?;
     let third = scene.start(2)?;
     let seen = health(&third)?;
     assert_eq!(
@@ -268,7 +285,7 @@ fn a_node_that_reaches_no_backend_leaves_the_vip_to_others() -> Result<()> {
     for agent in &agents {
         wait_for(agent, RouteState::Announced)?;
     }
-    set_cut(&scene, 0, true)?;
+    scene.set_cut(0, LOST, true)?;
     wait_for(&agents[0], RouteState::Withheld)?;
     for agent in &agents {
         assert_eq!(wait_for_votes(agent, votes(2, 1))?.status, "healthy");
@@ -276,7 +293,7 @@ fn a_node_that_reaches_no_backend_leaves_the_vip_to_others() -> Result<()> {
     for agent in &agents[1..] {
         wait_for(agent, RouteState::Announced)?;
     }
-    set_cut(&scene, 0, false)?;
+    scene.set_cut(0, LOST, false)?;
     wait_for(&agents[0], RouteState::Announced)
 }
 
@@ -295,7 +312,7 @@ fn a_node_can_act_alone() -> Result<()> {
         wait_for_votes(agent, votes(2, 0))?;
     }
     assert_eq!(view(&agents[2])?.health, None);
-    set_cut(&scene, 2, true)?;
+    scene.set_cut(2, LOST, true)?;
     agents[2].wait_for("echo", &OTHERS)?;
     assert_eq!(health(&agents[0])?.votes, votes(2, 0));
     Ok(())

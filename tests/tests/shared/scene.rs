@@ -17,6 +17,8 @@ const ETCD: u16 = 2379;
 
 pub(crate) struct Scene {
     pub(crate) etcd: Daemon,
+    /// The rest of a cluster.
+    pub(crate) members: Vec<Daemon>,
     _echo: Vec<servers::Echo>,
     pub(crate) lab: Lab,
 }
@@ -35,6 +37,37 @@ impl Scene {
         Self::wired(Wiring::Anycast, &[])
     }
 
+    /// With a pair of balancers, and an etcd on each backend, which are a cluster.
+    pub(crate) fn of_cluster() -> Result<Self> {
+        let lab = Lab::new(&Plan {
+            wiring: Wiring::Pair,
+            backends: 3,
+            ..Plan::default()
+        })?;
+        let backends = lab.backends();
+        let peer = |be: &lab::Backend| format!("http://{}:{}", be.addresses.v4, ETCD + 1);
+        let all = backends.iter();
+        let all: Vec<_> = all.map(|be| format!("{}={}", be.name, peer(be))).collect();
+        let all = all.join(",");
+        let member = |be: &lab::Backend| {
+            let peer = peer(be);
+            let arguments = [
+                ["--name", &be.name],
+                ["--listen-peer-urls", &peer],
+                ["--initial-advertise-peer-urls", &peer],
+                ["--initial-cluster", &all],
+            ];
+            servers::etcd(be, ETCD, arguments.as_flattened())
+        };
+        let echo = backends.iter().map(|be| servers::echo(be, PORT));
+        Ok(Self {
+            etcd: member(&backends[0])?,
+            members: vec![member(&backends[1])?, member(&backends[2])?],
+            _echo: echo.collect::<Result<_>>()?,
+            lab,
+        })
+    }
+
     fn wired(wiring: Wiring, arguments: &[&str]) -> Result<Self> {
         let lab = Lab::new(&Plan {
             wiring,
@@ -46,6 +79,7 @@ impl Scene {
         let etcd = servers::etcd(&lab.backends()[0], ETCD, arguments)?;
         Ok(Self {
             etcd,
+            members: Vec::new(),
             _echo: echo,
             lab,
         })
@@ -56,8 +90,10 @@ impl Scene {
     }
 
     pub(crate) fn at(&self, scheme: &str, user: &str) -> String {
-        let host = self.lab.backends()[0].addresses.v4;
-        format!("{scheme}://{user}{host}:{ETCD}/weir/front")
+        let hosts = self.lab.backends().iter().take(1 + self.members.len());
+        let hosts = hosts.map(|be| format!("{}:{ETCD}", be.addresses.v4));
+        let hosts: Vec<_> = hosts.collect();
+        format!("{scheme}://{user}{}/weir/front", hosts.join(","))
     }
 
     /// A service and its pool.
@@ -129,6 +165,19 @@ impl Scene {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(output.stdout)
+    }
+
+    /// What a node sends to a backend is lost from now on, without a word; or is not any more.
+    pub(crate) fn set_cut(&self, node: usize, backend: usize, cut: bool) -> Result<()> {
+        let address = self.lab.backends()[backend].addresses.v4;
+        let line = match cut {
+            true => {
+                format!("neigh replace {address} lladdr 02:00:00:00:00:99 nud permanent dev lan")
+            }
+            false => format!("neigh del {address} dev lan"),
+        };
+        let node = &self.lab.balancers()[node].namespace;
+        node.ip(&format!("{line}\n"))
     }
 
     /// The copy on disk of a node.

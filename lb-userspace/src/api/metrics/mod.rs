@@ -26,6 +26,7 @@ use self::families::{Families, Sample};
 use super::Error;
 use crate::{
     dataplane::TrafficCounters,
+    events::{self, Kind},
     ha::{GroupView, Ha, routes::RoutesView, sync::PeersView},
     shared::SharedView,
     state::{BackendView, PoolView, ServiceView, State, StatusView},
@@ -66,6 +67,7 @@ async fn metrics(Extract(sources): Extract<Sources>) -> Result<Response, Error> 
             .unwrap_or_default(),
         routes: routes.borrow().clone(),
         shared,
+        events: events::counts(),
     };
     let text = render(seen).map_err(anyhow::Error::from)?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
@@ -88,6 +90,7 @@ struct Snapshot {
     peers: PeersView,
     routes: RoutesView,
     shared: Option<SharedView>,
+    events: BTreeMap<Kind, u64>,
 }
 
 impl Collector for Snapshot {
@@ -118,6 +121,14 @@ impl Snapshot {
             "weir_uptime_seconds",
             "Since the agent started",
             [([], status.uptime_seconds)],
+        )?;
+        let events: Vec<_> = (self.events.iter())
+            .map(|(kind, count)| (kind.to_string(), *count))
+            .collect();
+        families.counter(
+            "weir_events",
+            "What has happened to this node, by what it is about: see /v1/events",
+            (events.iter()).map(|(kind, count)| ([("kind", kind.as_str())], *count)),
         )?;
         families.counter(
             "weir_unmatched_drops",

@@ -12,7 +12,10 @@ use super::{
     decide::Decision,
     view::{RouteState, RouteView, RoutesView},
 };
-use crate::config::ha::VirtualAddress;
+use crate::{
+    config::ha::VirtualAddress,
+    events::{self, Kind},
+};
 
 /// Adding and removing addresses.
 pub(super) trait Addresses {
@@ -115,15 +118,11 @@ impl Table {
         let old = self.views.get(&vip);
         let changed = old.is_none_or(|old| old.state != state);
         if changed {
-            let address = vip.to_string();
-            match state {
-                RouteState::Announced | RouteState::Withheld => {
-                    tracing::info!(vip = address, interface, "{state}: {reason}");
-                }
-                RouteState::Failed | RouteState::Foreign => {
-                    tracing::warn!(vip = address, interface, "{state}: {reason}");
-                }
-            }
+            let tell = match state {
+                RouteState::Announced | RouteState::Withheld => events::info,
+                RouteState::Failed | RouteState::Foreign => events::warn,
+            };
+            tell(Kind::Vip, vip, format!("{state} at {interface}: {reason}"));
         }
         let view = RouteView {
             state,

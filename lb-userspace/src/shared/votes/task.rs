@@ -14,6 +14,7 @@ use super::{
     own::Own,
 };
 use crate::{
+    events::{self, Kind},
     health::vote::Candidate,
     shared::{
         Location,
@@ -269,8 +270,16 @@ impl Task {
         let error = self.view.borrow().error.clone();
         let error = error.unwrap_or_else(|| "etcd does not take this node's votes".to_owned());
         match agreed {
-            true => tracing::info!("health is what the majority of the nodes says"),
-            false => tracing::warn!("health is what this node's own checks say: {error}"),
+            true => events::info(
+                Kind::Agreement,
+                "",
+                "health is what the majority of the nodes says",
+            ),
+            false => events::warn(
+                Kind::Agreement,
+                "",
+                format!("health is what this node's own checks say: {error}"),
+            ),
         }
         self.view.send_modify(|view| {
             view.agreed = agreed;
