@@ -13,8 +13,9 @@ use super::location::Location;
 
 /// How long etcd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two signs of life on an idle connection.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// Between two signs of life on an idle connection. etcd ends one where they come more often than
+/// every five seconds (`--grpc-keepalive-min-time`).
+const SIGN_OF_LIFE: Duration = Duration::from_secs(6);
 /// What etcd does at once: operations, of which it takes 128 unless it is told otherwise, and
 /// bytes, of which it takes 1.5 MiB.
 const TOGETHER: usize = 100;

@@ -1,6 +1,6 @@
 //! An etcd that has members that die, compacts, and is silent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Result, ensure};
 use lab::retry;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use weir_tests::agent::{Agent, PATIENCE};
 
-use crate::scene::{Scene, wait, wait_until_same};
+use crate::scene::{Scene, digests, view, wait, wait_until_same};
 
 /// Sets a weight over a node's API, which may have to look for another member of etcd first.
 fn set_weight(agent: &Agent, weight: usize) -> Result<()> {
@@ -103,5 +103,65 @@ fn what_is_compacted_meanwhile_is_not_missed() -> Result<()> {
     // It follows what comes then.
     scene.seed()?;
     wait(&agent, |view| view.revision > revision)?;
+    Ok(())
+}
+
+/// Packets to etcd are lost, and nobody says so.
+#[test]
+fn a_silent_cut_is_noticed() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut document = scene.document();
+    // etcd is there.
+    let backends = document["pools"]["echo"]["backends"].as_object_mut();
+    backends.expect("backends").remove("be1");
+    let pushed = scene.push(&document.to_string(), &scene.location())?;
+    assert!(pushed.is_ok(), "{pushed:?}");
+    let agents = [scene.start(0)?, scene.start(1)?];
+    let [first, second] = &agents;
+    let before = wait_until_same(&[first, second], &BTreeMap::new())?;
+    wait(first, |view| {
+        view.health.as_ref().is_some_and(|is| is.agreed)
+    })?;
+    // Longer than etcd bears with what it does not like.
+    retry(PATIENCE, || {
+        let up = second.status()?.uptime_seconds;
+        ensure!(up >= 10, "{up} s");
+        Ok(())
+    })?;
+    for agent in [first, second] {
+        let events: Vec<EventView> = agent.get("/v1/events")?;
+        let lost = events
+            .iter()
+            .find(|event| event.kind == Kind::Configuration && event.warning);
+        assert_eq!(lost, None);
+    }
+    let cut = Instant::now();
+    scene.set_cut(0, 0, true)?;
+    wait(first, |view| !view.connected && view.error.is_some())?;
+    println!("noticed after {:?}", cut.elapsed());
+    let (status, body) = first.request("DELETE", "/v1/services/echo", "")?;
+    assert!(status == 503, "{status} {body}");
+    wait(first, |view| {
+        view.health.as_ref().is_some_and(|is| !is.agreed)
+    })?;
+    println!("alone after {:?}", cut.elapsed());
+    assert_eq!(digests(first)?, before);
+    let events: Vec<EventView> = first.get("/v1/events")?;
+    for kind in [Kind::Configuration, Kind::Agreement] {
+        let told = events
+            .iter()
+            .any(|event| event.kind == kind && event.warning);
+        assert!(told, "{events:#?}");
+    }
+    // The others go on without it.
+    let seen = view(second)?;
+    assert!(seen.connected, "{seen:#?}\n{}", second.log());
+    set_weight(second, 7)?;
+    assert_eq!(weight(first)?, 100);
+    scene.set_cut(0, 0, false)?;
+    wait_until_same(&[first, second], &before)?;
+    wait(first, |view| {
+        view.connected && view.health.as_ref().is_some_and(|is| is.agreed)
+    })?;
     Ok(())
 }
