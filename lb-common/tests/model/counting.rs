@@ -15,12 +15,7 @@ use crate::{
 
 /// Its backends, of which there is one, are `nat`'s.
 fn least_connections() -> World {
-    let policy = Policy {
-        silent: false,
-        udp: false,
-        full_nat: false,
-    };
-    let mut world = World::new(1, policy);
+    let mut world = World::new(1, Policy::of(false));
     world.set_algorithm(algorithm::LEAST_CONNECTIONS);
     world
 }

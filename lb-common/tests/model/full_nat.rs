@@ -19,12 +19,7 @@ use crate::{
 
 /// One backend, and two ports of two source addresses.
 fn four_endpoints() -> World {
-    let policy = Policy {
-        silent: false,
-        udp: false,
-        full_nat: true,
-    };
-    let mut world = World::new(1, policy);
+    let mut world = World::new(1, Policy::of(true));
     for service in world.tables.services.values_mut() {
         service.port_last = service.port_first + 1;
     }

@@ -38,6 +38,17 @@ pub(crate) struct Policy {
     pub(crate) full_nat: bool,
 }
 
+impl Policy {
+    /// TCP, whose connections are reset when their backend dies.
+    pub(crate) const fn of(full_nat: bool) -> Self {
+        Self {
+            silent: false,
+            udp: false,
+            full_nat,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Server {
     weight: u32,
