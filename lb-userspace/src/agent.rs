@@ -303,12 +303,9 @@ impl Node {
             }
         };
         // Last: whoever takes addresses can serve them.
-        let ha = ha::spawn(&config.ha, served.clone(), &known.groups)?;
         let synced = sync.as_ref().map(|sync| sync.synced.clone());
-        let routes = ha::routes::spawn(config, served, synced.clone(), known.announced)?;
-        if let Some(synced) = synced {
-            ha.follow(synced);
-        }
+        let ha = ha::spawn(&config.ha, served.clone(), synced.clone(), &known.groups)?;
+        let routes = ha::routes::spawn(config, served, synced, known.announced)?;
         Ok(Self {
             state,
             following,

@@ -118,6 +118,11 @@ impl Keeper {
         })
     }
 
+    /// See [`super::Ha::set_synced`].
+    pub(super) fn set_synced(&mut self, synced: bool) {
+        self.each(|set, _| set.set_synced(synced));
+    }
+
     /// Runs until it is told to end.
     pub(super) fn run(mut self) {
         if let Err(error) = realtime::prefer_this_thread() {
@@ -240,7 +245,7 @@ impl Keeper {
                     passes,
                     reason,
                 } => self.each(|set, tools| set.verdict(tools, &group, &rule, passes, &reason)),
-                Command::Synced(synced) => self.each(|set, _| set.set_synced(synced)),
+                Command::Synced(synced) => self.set_synced(synced),
                 Command::View(reply) => {
                     // Who asked may have left.
                     let _ = reply.send(self.sets.iter().flat_map(Set::view).collect());

@@ -108,7 +108,8 @@ impl Orders {
 }
 
 /// Starts the thread, in the calling thread's network namespace; within a tokio runtime. `known`:
-/// how it stood with the groups of an agent that this one goes on for.
+/// how it stood with the groups of an agent that this one goes on for. `synced`: whether this node has
+/// the others' flows, if it asks them for any: see [`Ha::set_synced`].
 ///
 /// # Errors
 ///
@@ -116,6 +117,7 @@ impl Orders {
 pub fn spawn(
     config: &ha::Ha,
     serving: watch::Receiver<Serving>,
+    synced: Option<watch::Receiver<bool>>,
     known: &BTreeMap<String, KnownGroup>,
 ) -> anyhow::Result<Ha> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -131,18 +133,26 @@ pub fn spawn(
     let mut tracking = JoinSet::new();
     if !config.groups.is_empty() {
         let keeper = Keeper::new(config, Log::start(), incoming, wake, role, known);
-        let keeper = keeper.context("high availability")?;
+        let mut keeper = keeper.context("high availability")?;
+        if let Some(synced) = &synced {
+            // Before it runs: it may take over at once.
+            keeper.set_synced(*synced.borrow());
+        }
         let builder = thread::Builder::new().name("weir-ha".to_owned());
         thread = Some(builder.spawn(|| keeper.run())?);
         track::spawn(&mut tracking, config, serving, &orders);
     }
-    Ok(Ha(Arc::new(Inner {
+    let ha = Ha(Arc::new(Inner {
         groups: config.groups.keys().cloned().collect(),
         orders,
         roles,
         thread: Mutex::new(thread),
         _tracking: tracking,
-    })))
+    }));
+    if let Some(synced) = synced {
+        ha.follow(synced);
+    }
+    Ok(ha)
 }
 
 impl Ha {
@@ -159,7 +169,7 @@ impl Ha {
     }
 
     /// [`Ha::set_synced`] from now on, as long as somebody tells. Within a tokio runtime.
-    pub fn follow(&self, mut synced: watch::Receiver<bool>) {
+    fn follow(&self, mut synced: watch::Receiver<bool>) {
         let orders = self.0.orders.clone();
         tokio::spawn(async move {
             loop {
