@@ -25,8 +25,6 @@ pub(crate) struct Worker {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     /// Connections of clients.
     pub(crate) links: Cell<usize>,
-    /// Connections that gave their memory back, since the allocator was told to.
-    pub(crate) parked: Cell<u32>,
     upstreams: RefCell<HashMap<*const Backend, Rc<Upstream>>>,
 }
 
@@ -60,7 +58,6 @@ impl Worker {
             timers: Timers::new(),
             scratch: RefCell::new(vec![0; 16 * 1024].into()),
             links: Cell::new(0),
-            parked: Cell::new(0),
             upstreams: RefCell::default(),
         })
     }

@@ -27,12 +27,6 @@ use super::{listener::Listener, local::Worker, snapshot::Snapshot};
 /// How often connections to backends are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Sweeps after which the kernel gets back what there is, be it little.
-const SELDOM: u32 = 10;
-
-/// Connections that have given so much memory back that the kernel is to get it.
-const MANY: u32 = 1000;
-
 /// How often a worker that ends looks whether it can.
 const WAIT: Duration = Duration::from_millis(20);
 
@@ -123,19 +117,9 @@ async fn run(number: usize, mut snapshots: watch::Receiver<Arc<Snapshot>>, done:
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = interval(SWEEP);
-    let mut trimmed = 0;
     loop {
         ticks.tick().await;
         worker.sweep();
-        trimmed += 1;
-        // What they held lies between what they still hold, where the allocator would keep it.
-        let parked = worker.parked.get();
-        if parked >= MANY || (parked > 0 && trimmed >= SELDOM) {
-            worker.parked.set(0);
-            trimmed = 0;
-            // SAFETY: it takes the allocator's own locks, and moves nothing that is in use.
-            unsafe { libc::malloc_trim(0) };
-        }
     }
 }
 

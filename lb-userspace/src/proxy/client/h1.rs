@@ -88,8 +88,6 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
         }
         bytes = parts.read_buf;
         if bytes.is_empty() {
-            let parked = &link.worker.parked;
-            parked.set(parked.get() + 1);
             let timer = Timer::after(&link.worker.timers, http.timeouts.keepalive);
             match read_some(link, &mut stream, &timer).await {
                 Some(more) => bytes = more,
