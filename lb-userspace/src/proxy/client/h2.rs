@@ -33,7 +33,8 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
     };
     let service = {
         let link = link.clone();
-        service_fn(move |request| handle(link.clone(), request))
+        // In a box: hyper and the runtime move it several times before it is first polled.
+        service_fn(move |request| Box::pin(handle(link.clone(), request)))
     };
     let limits = &http.limits;
     let mut connection = Box::new(

@@ -195,7 +195,6 @@ async fn tries(
         let source = exchange.source.as_ref();
         let link = &exchange.link;
         let caller = link.caller(&pool.plan);
-        let first = attempt(&upstream, &timers, caller, request, source, &times);
         let hedge = route.retries.hedge_after;
         let hedge = hedge.filter(|_| idempotent && source.is_none());
         let answered = match (hedge, &head) {
@@ -215,7 +214,9 @@ async fn tries(
                         attempt(&upstream, timers, caller, request, None, times).await
                     })
                 };
-                let (answered, by_second) = race(&timers, delay, first, second).await;
+                let first = attempt(&upstream, &timers, caller, request, source, &times);
+                // In a box, as what is rare is to be no part of every request's future.
+                let (answered, by_second) = Box::pin(race(&timers, delay, first, second)).await;
                 if let Some(other) = other {
                     exchange.service.stats().retries.add(1);
                     if by_second {
@@ -225,7 +226,7 @@ async fn tries(
                 }
                 answered
             }
-            _ => first.await,
+            _ => attempt(&upstream, &timers, caller, request, source, &times).await,
         };
         let failure = match answered {
             Ok((response, lease)) => {
@@ -317,7 +318,7 @@ async fn finish(
 ) -> Response<Reply> {
     let (mut parts, incoming) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(exchange, route, parts, lease, upgrade).await;
+        return Box::pin(switch(exchange, route, parts, lease, upgrade)).await;
     }
     connection::strip_response(&mut parts.headers);
     parts.version = Version::HTTP_11;

@@ -52,7 +52,8 @@ impl Upstream {
         }
         let _pending = Held::pending(&self.backend);
         let timer = Timer::after(&self.timers, timeout);
-        let mut made = pin!(self.wait_or_make(caller));
+        // In a box: it is large, rare, and would be a part of every request's future.
+        let mut made = Box::pin(self.wait_or_make(caller));
         poll_fn(|cx| match made.as_mut().poll(cx) {
             Poll::Ready(made) => Poll::Ready(made),
             Poll::Pending => timer.poll(cx).map(|()| Err(ConnectError::Timeout)),
