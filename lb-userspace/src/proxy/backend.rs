@@ -91,6 +91,13 @@ impl Backend {
         self.latency.load(Relaxed)
     }
 
+    /// Whether it is left out now.
+    pub(crate) fn rests_now(&self) -> bool {
+        // Nearly none ever was: the clock need not be read.
+        let until = self.rests_until.load(Relaxed);
+        until != 0 && until > clock()
+    }
+
     /// Whether it is left out at this time of [`clock`].
     pub(crate) fn rests(&self, now: u64) -> bool {
         self.rests_until.load(Relaxed) > now

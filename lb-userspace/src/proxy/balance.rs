@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{backend::clock, local::LocalPool, upstream::Upstream};
+use super::{local::LocalPool, upstream::Upstream};
 use crate::config::http::Balance;
 
 /// Backends that a request was sent to already, by their places in the pool.
@@ -41,8 +41,7 @@ pub(crate) fn pick(
     if turns.is_empty() {
         return None;
     }
-    let now = clock();
-    let rules = Rules { pool, tried, now };
+    let rules = Rules { pool, tried };
     let place = match balance {
         Balance::RoundRobin => rules.first(turns, pool.next_turn() as usize),
         Balance::ConsistentHash => rules.first(&pool.plan.slots, hash as usize),
@@ -53,7 +52,7 @@ pub(crate) fn pick(
     let place = match place {
         None if !tried.is_empty() => {
             let tried = &Tried::default();
-            Rules { pool, tried, now }.first(turns, pool.next_turn() as usize)
+            Rules { pool, tried }.first(turns, pool.next_turn() as usize)
         }
         place => place,
     }?;
@@ -64,18 +63,13 @@ pub(crate) fn pick(
 pub(crate) fn stay(pool: &LocalPool, place: u32) -> Option<(u32, Rc<Upstream>)> {
     let upstream = pool.upstreams.get(place as usize)?.clone();
     let tried = &Tried::default();
-    let rules = Rules {
-        pool,
-        tried,
-        now: clock(),
-    };
+    let rules = Rules { pool, tried };
     rules.may(place).then_some((place, upstream))
 }
 
 struct Rules<'a> {
     pool: &'a LocalPool,
     tried: &'a Tried,
-    now: u64,
 }
 
 impl Rules<'_> {
@@ -91,7 +85,7 @@ impl Rules<'_> {
         let backend = &self.pool.upstreams[place as usize].backend;
         let most = self.pool.plan.http.circuit_breaker.requests;
         !self.tried.has(place)
-            && !backend.rests(self.now)
+            && !backend.rests_now()
             && most.is_none_or(|most| backend.in_flight() < most)
     }
 

@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{Version, header::HeaderValue, http::request::Parts};
+use hyper::{
+    Version,
+    header::{HOST, HeaderValue},
+    http::request::Parts,
+};
 use siphasher::sip::SipHasher13;
 
 use super::{Reply, answer, answer::Refusal};
@@ -199,7 +203,7 @@ fn hash(link: &Link, parts: &Parts, route: &Route, client: IpAddr) -> u64 {
 
 /// The configuration's changes, and who the client is.
 fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
-    let host = authority::host(&parts.headers).to_owned();
+    let host = parts.headers.get(HOST).cloned();
     route.request_headers.apply(&mut parts.headers);
     if let Some(rewrite) = &route.rewrite {
         if let Some(path) = rewrite.path(parts.uri.path(), parts.uri.query()) {
@@ -213,7 +217,10 @@ fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
         peer: link.peer.ip(),
         local: link.listener.address(),
         tls: link.is_tls(),
-        host: &host,
+        host: host
+            .as_ref()
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
     };
     service.http.forwarded.apply(&mut parts.headers, &hop);
     let identity = service.tls.as_ref().and_then(|tls| tls.identity.as_ref());
