@@ -30,6 +30,9 @@ enum Benchmark {
         #[arg(long)]
         part: Option<String>,
     },
+    /// What a request costs in the HTTP proxy, beside nginx and HAProxy. Writes
+    /// docs/benchmarks-l7.md.
+    L7,
     /// What a change costs, and what there may be of everything. Writes
     /// docs/benchmarks-changes.md.
     Changes,
@@ -41,6 +44,7 @@ impl Benchmark {
         match self {
             Self::Packets => ("packets", "docs/benchmarks.md"),
             Self::Forward { .. } => ("forward", "docs/benchmarks-forward.md"),
+            Self::L7 => ("l7", "docs/benchmarks-l7.md"),
             Self::Changes => ("changes", "docs/benchmarks-changes.md"),
         }
     }
@@ -59,7 +63,7 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
     let (name, page) = benchmark.parts();
     let mut bench = cargo();
     bench.args(["run", "--release", "--package", "weir-bench", "--", name]);
-    if let Benchmark::Forward { part } = benchmark {
+    if let Benchmark::Forward { .. } | Benchmark::L7 = benchmark {
         setup::for_comparing()?;
         // The agent that is measured.
         let weir = [
@@ -71,6 +75,8 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
             "weir",
         ];
         run(cargo().args(weir))?;
+    }
+    if let Benchmark::Forward { part } = benchmark {
         bench.args(part.iter().flat_map(|part| ["--part", part]));
     }
     run(match args.quick {

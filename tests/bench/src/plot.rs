@@ -51,11 +51,14 @@ impl Bars<'_> {
         };
         let least = values().fold(f64::MAX, f64::min) / 3.0;
         let most = values().fold(f64::MIN, f64::max) * 2.0;
+        let longest = self.groups.iter().map(|(name, _)| name.len());
+        // Seven pixels a letter or so.
+        let names = (longest.max().unwrap_or(0) * 7 + 30).max(190);
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, ("sans-serif", 18))
             .margin(12)
             .x_label_area_size(45)
-            .y_label_area_size(190)
+            .y_label_area_size(names as u32)
             .build_cartesian_2d((least..most).log_scale(), 0.0..groups)?;
         chart
             .configure_mesh()

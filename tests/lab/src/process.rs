@@ -79,6 +79,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Its process id, and those of its descendants.
+    pub fn family(&self) -> Vec<u32> {
+        let mut all = vec![self.id()];
+        all.extend(descendants(self.id()));
+        all
+    }
+
     /// Its standard output, if that is a pipe and was not taken yet.
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()

@@ -99,11 +99,16 @@ const BUILDERS: &[Tool] = &[
     ),
 ];
 
-/// What `bench forward` compares Weir with.
+/// What `bench forward` and `bench l7` compare Weir with, and by.
 const OTHERS: &[Tool] = &[
     tool("nft", "nftables", "balances by the kernel's own NAT"),
     tool("conntrack", "conntrack", "empties its table between rounds"),
-    tool("haproxy", "haproxy", "is a proxy of TCP connections"),
+    tool("haproxy", "haproxy", "is a proxy of TCP and HTTP"),
+    tool(
+        "h2load",
+        "nghttp2-client",
+        "makes HTTP/2 load, and HTTP load at a fixed rate",
+    ),
     tool(
         "/usr/lib/nginx/modules/ngx_stream_module.so",
         "libnginx-mod-stream",

@@ -1,6 +1,6 @@
 //! Connections and requests a second, and what the balancer's CPU does for each.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use weir_tests::cpu;
 
@@ -8,7 +8,7 @@ use super::{
     contender::RELAY,
     tcp::{self, Contender},
 };
-use crate::interrupt;
+use crate::{interrupt, wrk};
 
 /// How clients use connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,64 +68,17 @@ pub(crate) fn measure(quick: bool, only: &str) -> Result<Vec<Series>> {
 
 fn round(contender: &Contender, kind: Kind) -> Result<Round> {
     let before = contender.time()?;
-    let mut command = contender.client().command("wrk");
-    command.args(["-t1", "-c64", "-d1s"]);
+    let mut arguments = vec!["-c64"];
     if kind == Kind::Connections {
-        command.args(["-H", "Connection: close"]);
+        arguments.extend(wrk::CLOSE);
     }
-    let output = command
-        .arg(format!("http://{}/", contender.target))
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    interrupt::check()?;
-    ensure!(output.status.success(), "wrk: {said}");
+    let url = format!("http://{}/", contender.target);
+    let said = wrk::run(contender.client(), &arguments, &url)?;
     let time = contender.time()? - before;
-    let (requests, failed) = requests(&said).with_context(|| format!("wrk said: {said}"))?;
-    ensure!(
-        requests > 0.0,
-        "{}: no request was answered",
-        contender.name
-    );
     Ok(Round {
-        requests,
-        rate: rate(&said).with_context(|| format!("wrk said: {said}"))?,
-        microseconds: time as f64 / 1e3 / requests,
-        failed,
+        requests: said.requests,
+        rate: said.rate,
+        microseconds: time as f64 / 1e3 / said.requests,
+        failed: said.failed,
     })
-}
-
-/// Requests that were answered, and errors.
-fn requests(said: &str) -> Option<(f64, u64)> {
-    let line = said.lines().find(|line| line.contains(" requests in "))?;
-    let requests = line.trim().split(' ').next()?.parse().ok()?;
-    let errors = said.lines().find(|line| line.contains("Socket errors"));
-    let errors = errors.unwrap_or_default().split([' ', ',']);
-    let errors: u64 = errors.filter_map(|word| word.parse::<u64>().ok()).sum();
-    let refused = said
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Non-2xx or 3xx responses: "));
-    let refused = refused.and_then(|count| count.parse().ok()).unwrap_or(0);
-    Some((requests, errors + refused))
-}
-
-fn rate(said: &str) -> Option<f64> {
-    let line = said
-        .lines()
-        .find(|line| line.starts_with("Requests/sec:"))?;
-    line.split(' ').next_back()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{rate, requests};
-
-    #[test]
-    fn reads_what_wrk_says() {
-        let said = "  1 threads and 64 connections\n  12345 requests in 1.10s, 2.00MB read\n  \
-                    Socket errors: connect 1, read 20, write 0, timeout 3\n\
-                    Requests/sec:  11222.72\nTransfer/sec: 1.81MB\n";
-        assert_eq!(requests(said), Some((12345.0, 24)));
-        assert_eq!(rate(said), Some(11222.72));
-        assert_eq!(requests("unable to connect"), None);
-    }
 }

@@ -11,13 +11,14 @@ use anyhow::{Context as _, Result, ensure};
 use frames::{Generator, Relay, Sink};
 use lab::{Lab, Process, retry};
 use serde_json::json;
+use weir_tests::cpu;
 
 use super::{
-    agent,
     network::{self, BACKENDS, NEW, STEADY},
     nftables,
     verify::{self, Expected},
 };
+use crate::agent;
 
 /// How long setting up may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -166,7 +167,7 @@ fn weir() -> Result<Vec<Contender>> {
             "pool": mode, "idle_timeout": "2s",
         });
     }
-    let agent = Rc::new(agent::start(&lab, document)?);
+    let agent = Rc::new(agent::start(&lab, &[cpu::first()?], document)?);
     let sink = Rc::new(Sink::new()?);
     let mut contenders = Vec::new();
     for (mode, name, port) in modes {

@@ -1,9 +1,7 @@
 //! Forwarding, end to end, beside what others use.
 
-mod agent;
 mod connections;
 mod contender;
-mod napi;
 mod network;
 mod nftables;
 mod packets;

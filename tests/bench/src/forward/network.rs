@@ -3,9 +3,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use frames::{End, Generator, Sources, Template};
-use lab::{Lab, Namespace, Plan};
+use lab::{Lab, Plan};
+
+use crate::pinned::run;
 
 /// Backends, at one NIC's other end.
 pub(crate) const BACKENDS: u8 = 16;
@@ -57,18 +59,4 @@ pub(crate) fn generator(lab: &Lab, vip: SocketAddr, sources: Sources) -> Result<
     };
     let template = Template::udp(source, destination)?;
     Generator::new(lab.client(), "eth0", template, sources)
-}
-
-/// Runs a command, given as words, in a namespace.
-pub(crate) fn run(namespace: &Namespace, command: &str) -> Result<()> {
-    let mut words = command.split(' ');
-    let mut child = namespace.command(words.next().unwrap_or_default());
-    let output = child.args(words).output()?;
-    ensure!(
-        output.status.success(),
-        "{command}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

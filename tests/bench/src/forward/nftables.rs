@@ -58,5 +58,5 @@ pub(crate) fn balance(
 
 /// Forgets all connections, so that the table does not fill.
 pub(crate) fn forget(balancer: &Namespace) -> Result<()> {
-    super::network::run(balancer, "conntrack -F")
+    crate::pinned::run(balancer, "conntrack -F")
 }

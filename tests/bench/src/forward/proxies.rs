@@ -1,15 +1,12 @@
 //! Proxies of TCP connections, one process each, as their manuals have them.
 
-use std::{
-    fs::{self, File},
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use anyhow::Result;
 use lab::{Lab, Process};
 use weir_tests::cpu;
+
+use crate::pinned;
 
 /// Where Debian has nginx's module.
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
@@ -83,11 +80,7 @@ fn start(
 ) -> Result<Process> {
     let file = lab.directory().join(format!("{name}.conf"));
     fs::write(&file, configuration)?;
-    let log = File::create(lab.directory().join(format!("{name}.log")))?;
-    let mut command = lab.lb().command("taskset");
-    command.args(["-c", &cpu::last()?.to_string()]);
-    program(&mut command, &file);
-    command.stdin(Stdio::null());
-    command.stdout(log.try_clone()?).stderr(log);
-    Process::spawn(command)
+    pinned::start(lab, name, &[cpu::last()?], |command| {
+        program(command, &file)
+    })
 }

@@ -14,12 +14,10 @@ use serde_json::json;
 use weir_tests::cpu;
 
 use super::{
-    agent,
     contender::{DNAT, DSR, FULL_NAT, MASQUERADE, NAT, RELAY},
-    napi,
-    network::run,
     nftables, proxies,
 };
+use crate::{agent, napi, pinned::run};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PORT: u16 = 80;
@@ -106,7 +104,7 @@ fn weir(name: &'static str, mode: &str) -> Result<Contender> {
                 "address": vip.ip(), "port": PORT, "protocol": "tcp", "mode": mode, "pool": "web",
             } },
         });
-        Ok(Some(agent::start(lab, document)?))
+        Ok(Some(agent::start(lab, &[cpu::first()?], document)?))
     })
 }
 

@@ -9,7 +9,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::network::run;
+use crate::pinned::run;
 
 /// Has threads of their own poll a NIC, on this CPU; which they are. Softirqs would run on the
 /// account of whoever they interrupt.

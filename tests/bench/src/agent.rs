@@ -1,29 +1,26 @@
 //! Weir's agent, as it is shipped.
 
-use std::{
-    env,
-    fs::{self, File},
-    path::PathBuf,
-};
+use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{Lab, Process};
 use serde_json::{Value, json};
-use weir_tests::cpu;
+
+use crate::pinned;
 
 /// The release build, which `cargo xtask bench` makes.
 fn binary() -> Result<PathBuf> {
     let binary = env::current_exe()?.with_file_name("weir");
     ensure!(
         binary.exists(),
-        "there is no {}: `cargo xtask bench forward` builds it",
+        "there is no {}: `cargo xtask bench` builds it",
         binary.display()
     );
     Ok(binary)
 }
 
-/// Starts it on all NICs of the balancer, away from the CPU that measures.
-pub(crate) fn start(lab: &Lab, mut document: Value) -> Result<Process> {
+/// Starts it on all NICs of the balancer, and on these CPUs.
+pub(crate) fn start(lab: &Lab, cpus: &[usize], mut document: Value) -> Result<Process> {
     let interfaces = lab.lb_devices().iter();
     document["agent"]["interfaces"] = interfaces
         .map(|name| json!({ "name": name, "xdp": "native" }))
@@ -32,16 +29,10 @@ pub(crate) fn start(lab: &Lab, mut document: Value) -> Result<Process> {
     document["agent"]["pin"] = json!(lab.pins());
     let config = lab.directory().join("weir.json");
     fs::write(&config, document.to_string())?;
-    let log = File::create(lab.directory().join("weir.log"))?;
-    let mut command = lab.lb().command("taskset");
-    command
-        .args(["-c", &cpu::first()?.to_string()])
-        .arg(binary()?)
-        .args(["agent", "--config"])
-        .arg(&config)
-        .stdin(std::process::Stdio::null())
-        .stderr(log);
-    Process::spawn(command)
+    let binary = binary()?;
+    pinned::start(lab, "weir", cpus, |command| {
+        command.arg(binary).args(["agent", "--config"]).arg(&config);
+    })
 }
 
 /// What it has logged.

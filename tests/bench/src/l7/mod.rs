@@ -1,0 +1,90 @@
+//! What a request costs in the HTTP proxy, beside others.
+
+mod cases;
+mod contender;
+mod idle;
+mod latency;
+mod load;
+mod proxies;
+mod report;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use weir_tests::cpu;
+
+/// Options of `l7`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// One short round: whether it works, not what it costs.
+    #[arg(long)]
+    quick: bool,
+    /// Measure the load of those cases alone whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Where to write the report, in Markdown, and its plot beside it.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// Rounds of load with one worker, and with two.
+    rounds: [usize; 2],
+    /// Rounds at a fixed rate, and seconds of each.
+    paced: (usize, u32),
+    /// Connections that do nothing, and for how long.
+    idle: usize,
+    rest: Duration,
+}
+
+/// Everything that was measured.
+struct Results {
+    load: Vec<load::Series>,
+    latency: Vec<latency::Series>,
+    idle: Vec<idle::Series>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let scale = match arguments.quick {
+        true => Scale {
+            rounds: [1, 1],
+            paced: (1, 1),
+            idle: 2000,
+            rest: Duration::from_secs(2),
+        },
+        false => Scale {
+            rounds: [3, 1],
+            paced: (1, 2),
+            idle: 10_000,
+            rest: Duration::from_secs(4),
+        },
+    };
+    // Connections that do nothing are many; who started this may have allowed few by default.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    // The client, and the servers that it starts.
+    cpu::pin(cpu::first()?)?;
+    let contenders = contender::all()?;
+    let only = arguments.only.as_deref();
+    let load = load::measure(&contenders, scale.rounds, only.unwrap_or_default())?;
+    let (latency, idle) = match only {
+        Some(_) => Default::default(),
+        None => (
+            latency::measure(&contenders, &load, scale.paced)?,
+            idle::measure(&contenders, scale.idle, scale.rest)?,
+        ),
+    };
+    let results = Results {
+        load,
+        latency,
+        idle,
+    };
+    print!("{}", report::tables(&results));
+    match &arguments.output {
+        Some(page) if only.is_none() => report::write(&results, page),
+        _ => Ok(()),
+    }
+}
