@@ -143,7 +143,10 @@ impl Write for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_flush(cx)
+        let flushed = self.stream.poll_flush(cx);
+        // TLS takes more than it can send, and keeps it.
+        self.traffic.blocked.set(flushed.is_pending());
+        flushed
     }
 
     /// HTTP/1: nothing, as who gets it back from hyper closes it, or makes a tunnel of it.
