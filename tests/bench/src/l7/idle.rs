@@ -116,7 +116,9 @@ fn connect(target: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Result<Box<dy
 }
 
 fn ask(stream: &mut Box<dyn Stream>) -> Result<()> {
-    write!(stream, "GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n")?;
+    // In one piece: the kernel holds back a second one until the first is acknowledged.
+    let request = format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut bytes = [0; 1024];
     // The servers' names are on the last line.

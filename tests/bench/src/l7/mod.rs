@@ -48,6 +48,9 @@ struct Results {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    // Connections that do nothing are many; who started this may have allowed few by default.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scale = match arguments.quick {
         true => Scale {
             rounds: [1, 1],
@@ -58,13 +61,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         false => Scale {
             rounds: [3, 1],
             paced: (1, 2),
-            idle: 10_000,
+            // HAProxy keeps two descriptors for each, and stops accepting where it has no more.
+            idle: 10_000.min((most / 2).saturating_sub(500) as usize),
             rest: Duration::from_secs(4),
         },
     };
-    // Connections that do nothing are many; who started this may have allowed few by default.
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     // The client, and the servers that it starts.
     cpu::pin(cpu::first()?)?;
     let contenders = contender::all()?;
