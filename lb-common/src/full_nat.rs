@@ -409,15 +409,11 @@ pub fn forgettable(flow: &NatReturn, idle_ticks: u32, now: u32) -> bool {
 /// The key of a flow's client side, from its backend side.
 #[inline(always)]
 pub fn forward_key(service: &Service, key: &FlowKey, flow: &NatReturn) -> FlowKey {
-    FlowKey {
-        source: flow.client,
-        destination: service.address,
-        source_port: flow.client_port,
-        destination_port: service.port,
-        protocol: key.protocol,
-        family: key.family,
-        reserved: 0,
-    }
+    let client = Endpoint {
+        address: flow.client,
+        port: flow.client_port,
+    };
+    service.flow_key(client, key.protocol)
 }
 
 /// Notes a packet of the flow; `fin` is its direction's bit. Returns the backend whose

@@ -11,12 +11,13 @@
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Service, algorithm, flow_state, ring_of,
+        Affinity, AffinityKey, Backend, Flow, Service, algorithm, flow_state, ring_of,
         service_flags,
     },
     full_nat::LINGER_TICKS,
     packet::{Packet, TCP, tcp_flags},
     reason::Reason,
+    rewrite::Endpoint,
     slot::Slot,
     steer::Stop,
     tables::Tables,
@@ -327,15 +328,11 @@ fn look<T: Tables>(
 /// flow too; after a FIN its client may go on for as long as it likes.
 #[inline(never)]
 pub(crate) fn hang_up<T: Tables>(tables: &T, packet: &Packet, index: u32, service: &Service) {
-    let key = FlowKey {
-        source: packet.destination,
-        destination: service.address,
-        source_port: packet.destination_port(),
-        destination_port: service.port,
-        protocol: packet.protocol,
-        family: packet.family,
-        reserved: 0,
+    let client = Endpoint {
+        address: packet.destination,
+        port: packet.destination_port(),
     };
+    let key = service.flow_key(client, packet.protocol);
     let reset = packet.tcp_flags & tcp_flags::RST != 0;
     let ended = tables.with_flow(&key, |flow| {
         let of_it = tables.backend(flow.backend).is_some_and(|backend| {

@@ -5,7 +5,7 @@
 //! (`full-nat`) and gets the VIP back. Everything else is the kernel's.
 
 use crate::{
-    abi::{Backend, IPV4, NextHop, Service, algorithm, backend_flags, features, mode},
+    abi::{Backend, FlowKey, IPV4, NextHop, Service, algorithm, backend_flags, features, mode},
     frame::Frame,
     full_nat,
     packet::{Packet, Parsed, parse},
@@ -309,6 +309,20 @@ impl Service {
         Endpoint {
             address: self.address,
             port: self.port,
+        }
+    }
+
+    /// A client's flow, as its packets have it.
+    #[inline(always)]
+    pub(crate) fn flow_key(&self, client: Endpoint, protocol: u8) -> FlowKey {
+        FlowKey {
+            source: client.address,
+            destination: self.address,
+            source_port: client.port,
+            destination_port: self.port,
+            protocol,
+            family: self.family,
+            reserved: 0,
         }
     }
 }

@@ -11,6 +11,20 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+/// TLS of a client that believes these certificates (PEM).
+///
+/// # Errors
+///
+/// One cannot be used.
+pub fn believing(certificates: &[&Path]) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for file in certificates {
+        roots.add(CertificateDer::from_pem_file(file)?)?;
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Ok(config.with_no_client_auth())
+}
+
 /// What makes connections.
 #[derive(Clone)]
 pub struct Https {
@@ -27,13 +41,7 @@ impl Https {
     ///
     /// A certificate or the name cannot be used.
     pub fn new(target: SocketAddr, name: &str, believe: &[&Path], alpn: &[&str]) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for file in believe {
-            roots.add(CertificateDer::from_pem_file(file)?)?;
-        }
-        let mut config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = believing(believe)?;
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Self {
             target,

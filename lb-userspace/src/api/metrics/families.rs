@@ -10,6 +10,9 @@ use prometheus_client::{
 /// A metric's labels and value.
 pub(super) type Sample<'a, const LABELS: usize, V = u64> = ([(&'static str, &'a str); LABELS], V);
 
+/// What is counted of something: a name, help and the value.
+pub(super) type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
+
 pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Families<'_> {

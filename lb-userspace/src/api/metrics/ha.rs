@@ -2,16 +2,13 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::families::{Families, Sample};
+use super::families::{Families, Row, Sample};
 use crate::ha::{
     GroupCounters, GroupView, Role,
     sync::{PeersView, Progress},
 };
 
-/// Names, help and values of what is counted.
-type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
-
-const OF_GROUP: [Counted<GroupCounters>; 5] = [
+const OF_GROUP: [Row<GroupCounters>; 5] = [
     ("transitions", "Changes of role", |all| all.transitions),
     ("adverts_sent", "Advertisements sent", |all| {
         all.adverts_sent
@@ -31,7 +28,7 @@ const OF_GROUP: [Counted<GroupCounters>; 5] = [
     ),
 ];
 
-const OF_PEER: [Counted<Progress>; 7] = [
+const OF_PEER: [Row<Progress>; 7] = [
     ("sent", "Datagrams sent to a node", |peer| peer.sent),
     ("received", "Datagrams of a node", |peer| peer.received),
     ("lost", "Datagrams of a node that did not come", |peer| {

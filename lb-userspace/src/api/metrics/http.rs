@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::families::{Families, Sample};
+use super::families::{Families, Row, Sample};
 use crate::{
     proxy::{BackendHttpCounters, HttpCounters},
     state::{PoolView, ServiceView},
 };
 
-/// A name, help and the value.
-type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 /// A class of answers, and how many there were of it.
 type Class<T> = (&'static str, fn(&T) -> u64);
 

@@ -9,10 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use weir_tests::https::believing;
 
 use super::contender::{Contender, NAME, PORT, TLS_PORT};
 use crate::interrupt;
@@ -95,10 +93,7 @@ fn open(contender: &Contender, connections: usize) -> Result<Vec<Box<dyn Stream>
 /// Believes the certificate.
 fn config(contender: &Contender) -> Result<Arc<ClientConfig>> {
     let chain = contender.lab.directory().join("proxy.pem");
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(chain)?)?;
-    let config = ClientConfig::builder().with_root_certificates(roots);
-    Ok(Arc::new(config.with_no_client_auth()))
+    Ok(Arc::new(believing(&[&chain])?))
 }
 
 fn connect(target: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Result<Box<dyn Stream>> {
