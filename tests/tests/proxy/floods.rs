@@ -7,10 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{
-    load::{Load, Work},
-    retry,
-};
+use lab::retry;
 use serde_json::json;
 use weir_tests::{
     agent::PATIENCE,
@@ -104,13 +101,7 @@ fn flood(scene: &Scene, reads: bool, frames: impl Fn(u32) -> Vec<u8>) -> Result<
 fn floods_of_frames_are_bounded() -> Result<()> {
     let mut scene = Scene::new(1, &json!({}), &json!({}))?;
     let agent = scene.agent.process().id();
-    let work = Work {
-        clients: 4,
-        rest: Duration::from_millis(5),
-        ..Work::endless(scene.target())
-    };
-    let load = Load::http(scene.lab.client(), work)?;
-    std::thread::sleep(Duration::from_secs(1));
+    let load = scene.honest(4)?;
     let reset = |number: u32| {
         let stream = 2 * number + 1;
         let asks = frame(HEADERS, END_HEADERS | END_STREAM, stream, GET);

@@ -9,10 +9,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Lab, Plan, Wiring};
+use lab::{
+    Lab, Plan, Wiring,
+    load::{Load, Work},
+    retry,
+};
 use lb_userspace::state::{BackendView, ServiceView};
 use serde_json::{Value, json};
-use weir_tests::{agent::Agent, web::Web};
+use weir_tests::{
+    agent::{Agent, PATIENCE},
+    web::Web,
+};
 
 pub(crate) const WEB: u16 = 8080;
 pub(crate) const PORT: u16 = 80;
@@ -64,6 +71,21 @@ impl Scene {
     /// Where clients ask.
     pub(crate) fn target(&self) -> SocketAddr {
         SocketAddr::new(self.vip, PORT)
+    }
+
+    /// So many honest clients, at whose cost others may misbehave, and who are at work.
+    pub(crate) fn honest(&self, clients: usize) -> Result<Load> {
+        let work = Work {
+            clients,
+            rest: Duration::from_millis(5),
+            ..Work::endless(self.target())
+        };
+        let load = Load::http(self.lab.client(), work)?;
+        retry(PATIENCE, || {
+            ensure!(load.results().requests > 100, "no load");
+            Ok(())
+        })?;
+        Ok(load)
     }
 
     /// The URL of a path.

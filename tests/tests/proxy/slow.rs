@@ -3,10 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{
-    load::{Load, Work},
-    retry,
-};
+use lab::retry;
 use serde_json::json;
 use weir_tests::{
     agent::PATIENCE,
@@ -25,16 +22,7 @@ fn slow_headers_bodies_and_readers_are_given_up() -> Result<()> {
     let timeouts = json!({ "header": "3s", "body": "3s", "idle": "3s", "keepalive": "5s" });
     let mut scene = Scene::new(1, &json!({ "timeouts": timeouts }), &json!({}))?;
     let agent = scene.agent.process().id();
-    let work = Work {
-        clients: 8,
-        rest: Duration::from_millis(5),
-        ..Work::endless(scene.target())
-    };
-    let load = Load::http(scene.lab.client(), work)?;
-    retry(PATIENCE, || {
-        ensure!(load.results().requests > 100, "no load");
-        Ok(())
-    })?;
+    let load = scene.honest(8)?;
     let (before, count) = (resident(agent)?, CONNECTIONS.to_string());
     forget_peak(agent)?;
     let attack = |options: &[&str], path: &str| -> Result<std::process::Child> {
