@@ -201,50 +201,52 @@ impl Verdicts {
 
     /// Takes what was counted; pools with a backend that is taken for something else by that.
     pub(super) fn count(&mut self, counted: Counted) -> BTreeSet<String> {
+        match counted {
+            Counted::Votes(votes) => (votes.into_iter())
+                .filter_map(|(candidate, tally)| self.tally(candidate, tally))
+                .collect(),
+            Counted::Agreed(agreed) => self.set_in_force(agreed),
+        }
+    }
+
+    /// Takes the votes on a candidate; its pool, if it is taken for something else by them.
+    fn tally(&mut self, candidate: Candidate, tally: Tally) -> Option<String> {
+        let agreement = self.agreement.as_mut()?;
+        agreement.set(candidate, tally);
+        let (pool, backend) = agreement.name(candidate)?;
+        let verdict = self.all.get_mut(pool)?.get_mut(backend)?;
+        let health = agreement.verdict(candidate)?;
+        if !verdict.act_on(health) {
+            return None;
+        }
+        let Tally { healthy, .. } = tally;
+        events::info(
+            Kind::Health,
+            format_args!("{pool}/{backend}"),
+            format_args!(
+                "agreed {health}: healthy for {healthy} of {} nodes",
+                tally.total()
+            ),
+        );
+        Some(pool.clone())
+    }
+
+    /// Acts on what nodes agree on from now on, or on this one's own checks; pools with a backend
+    /// that is taken for something else by that.
+    fn set_in_force(&mut self, agreed: bool) -> BTreeSet<String> {
         let mut pools = BTreeSet::new();
         let Some(agreement) = &mut self.agreement else {
             return pools;
         };
-        match counted {
-            Counted::Votes(votes) => {
-                for (candidate, tally) in votes {
-                    agreement.set(candidate, tally);
-                    let Some((pool, backend)) = agreement.name(candidate) else {
-                        continue;
-                    };
-                    let verdicts = self.all.get_mut(pool);
-                    let verdict = verdicts.and_then(|all| all.get_mut(backend));
-                    if let Some(verdict) = verdict
-                        && let Some(health) = agreement.verdict(candidate)
-                        && verdict.act_on(health)
-                    {
-                        let Tally { healthy, .. } = tally;
-                        events::info(
-                            Kind::Health,
-                            format_args!("{pool}/{backend}"),
-                            format_args!(
-                                "agreed {health}: healthy for {healthy} of {} nodes",
-                                tally.total()
-                            ),
-                        );
-                        pools.insert(pool.clone());
-                    }
-                }
-            }
-            Counted::Agreed(agreed) => {
-                agreement.set_in_force(agreed);
-                for (pool, verdicts) in &mut self.all {
-                    for (backend, verdict) in verdicts {
-                        let health = match agreed {
-                            true => {
-                                agreement.verdict(Candidate::new(pool, backend, verdict.address))
-                            }
-                            false => verdict.here.as_ref().map(|here| here.health),
-                        };
-                        if health.is_some_and(|health| verdict.act_on(health)) {
-                            pools.insert(pool.clone());
-                        }
-                    }
+        agreement.set_in_force(agreed);
+        for (pool, verdicts) in &mut self.all {
+            for (backend, verdict) in verdicts {
+                let health = match agreed {
+                    true => agreement.verdict(Candidate::new(pool, backend, verdict.address)),
+                    false => verdict.here.as_ref().map(|here| here.health),
+                };
+                if health.is_some_and(|health| verdict.act_on(health)) {
+                    pools.insert(pool.clone());
                 }
             }
         }
