@@ -151,7 +151,7 @@ fn rows<'a>(backends: impl IntoIterator<Item = (&'a str, &'a str, &'a BackendVie
                 view.counters.flows.to_string(),
                 view.counters.traffic.packets.to_string(),
                 view.counters.traffic.connections.to_string(),
-                why(&view.health),
+                why(view),
             ]
         }),
     )
@@ -165,12 +165,17 @@ fn health(health: &HealthView) -> String {
     }
 }
 
-fn why(health: &HealthView) -> String {
-    match &health.here {
+fn why(view: &BackendView) -> String {
+    let health = &view.health;
+    let checks = match &health.here {
         Some(here) if here.status != health.status => {
             format!("{}; here: {}", health.reason, here.reason)
         }
         _ => health.reason.clone(),
+    };
+    match &view.unreachable {
+        Some(unreachable) => format!("unreachable: {unreachable}; {checks}"),
+        None => checks,
     }
 }
 

@@ -33,14 +33,17 @@ mod services;
 mod tasks;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::Context as _;
 use aya::{Ebpf, programs::Xdp};
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 
 pub(crate) use self::backends::identity_at;
 use self::{
@@ -67,6 +70,7 @@ pub use self::{
 use crate::{
     desired::{Condition, Delta, Desired},
     ha,
+    next_hop::Told,
 };
 
 /// The loaded data path. Dropping it detaches the program from every interface, unless it was
@@ -81,6 +85,8 @@ pub struct DataPlane {
     conditions: HashMap<u64, Condition>,
     /// Told when there are backends at addresses where none were, or none any more.
     moved: Arc<Notify>,
+    /// What is told of backends' next hops.
+    resolutions: Option<mpsc::UnboundedReceiver<Told>>,
     janitor: Arc<Janitor>,
     peers: Option<Arc<Peers>>,
     /// Held while the flow tables are tidied up; whether that may be.
@@ -96,6 +102,8 @@ struct State {
     maps: Maps,
     applied: Applied,
     next_hops: NextHops,
+    /// Addresses whose next hops are wanted as well as those of backends.
+    expected: BTreeSet<IpAddr>,
     flows: Flows,
 }
 
@@ -127,10 +135,12 @@ impl DataPlane {
             maps,
             applied: Applied::new(options.limits, rings, inherited),
             next_hops: NextHops::new(indexes),
+            expected: BTreeSet::new(),
             flows: Flows::new(options.limits.flows),
         }));
         let janitor = Arc::new(janitor);
-        let tasks = tasks::spawn(&state, moved.clone(), neighbour_requests)?;
+        let (tell, resolutions) = mpsc::unbounded_channel();
+        let tasks = tasks::spawn(&state, moved.clone(), tell, neighbour_requests)?;
         let peers = news.map(|news| Arc::new(Peers::new(state.clone(), janitor.clone(), news)));
         Ok(Self {
             state,
@@ -140,6 +150,7 @@ impl DataPlane {
             conditions: conditions.unwrap_or_default(),
             peers,
             moved,
+            resolutions: Some(resolutions),
             janitor,
             tidying: Arc::new(Mutex::new(true)),
             tasks,
@@ -287,6 +298,33 @@ impl DataPlane {
             self.moved.notify_one();
         }
         result
+    }
+
+    /// Where it is told what changes of backends' next hops, after the data path follows it; the
+    /// first to ask gets it.
+    pub fn take_resolutions(&mut self) -> mpsc::UnboundedReceiver<Told> {
+        let taken = self.resolutions.take();
+        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
+    }
+
+    /// Has the next hops of these addresses found out, beside those of backends that were told of,
+    /// until others are expected.
+    pub fn expect(&mut self, addresses: BTreeSet<IpAddr>) {
+        let expected = &mut lock(&self.state).expected;
+        if *expected != addresses {
+            *expected = addresses;
+            self.moved.notify_one();
+        }
+    }
+
+    /// Pool and name of the backends at an address, without removed ones.
+    pub fn backends_at(&self, address: IpAddr) -> Vec<(Arc<str>, Arc<str>)> {
+        let backends = &lock(&self.state).applied.backends;
+        let at = backends.ids_at(address).iter();
+        let at = at.filter_map(|&id| Some((id, backends.find(id)?)));
+        at.filter(|(id, key)| backends.id(&key.pool, &key.name) == Some(*id))
+            .map(|(_, key)| (key.pool.clone(), key.name.clone()))
+            .collect()
     }
 
     /// Whether the kernel has refused a part of what is desired; see [`DataPlane::change`].

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::abi::{self, Backend, backend_flags, mac_word};
 
-use crate::next_hop::{Resolution, Table};
+use crate::next_hop::{Resolution, Table, Told};
 
 /// The resolver's latest table, as far as it leads out of interfaces that Weir was given.
 pub(crate) struct NextHops {
@@ -23,13 +23,14 @@ impl NextHops {
         }
     }
 
-    /// Takes the resolver's next table; returns the addresses whose next hop is another now.
-    pub(crate) fn update(&mut self, table: Arc<Table>) -> Vec<IpAddr> {
+    /// Takes the resolver's next table; returns what is another now.
+    pub(crate) fn update(&mut self, table: Arc<Table>) -> Told {
         let old = std::mem::replace(&mut self.table, table);
         let (old, new) = (&old.next_hops, &self.table.next_hops);
         let other = new.iter().filter(|(at, hop)| old.get(at) != Some(*hop));
+        let other = other.map(|(at, hop)| (*at, Some(hop.clone())));
         let gone = old.keys().filter(|at| !new.contains_key(at));
-        other.map(|(at, _)| at).chain(gone).copied().collect()
+        other.chain(gone.map(|at| (*at, None))).collect()
     }
 
     /// Puts the next hop of `address` into a backend's entry; where there is none, packets

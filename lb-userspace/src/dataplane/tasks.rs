@@ -11,13 +11,13 @@ use aya::maps::{MapData, RingBuf};
 use lb_common::abi::NeighbourRequest;
 use tokio::{
     io::unix::AsyncFd,
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{State, address::from_abi, janitor::Janitor, lock, readable::readable};
-use crate::next_hop::{self, Resolver, Table};
+use crate::next_hop::{self, Resolver, Table, Told};
 
 /// Addresses whose backends are written before others get a turn.
 const AT_ONCE: usize = 1024;
@@ -34,6 +34,7 @@ const JANITOR_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) fn spawn(
     state: &Arc<Mutex<State>>,
     moved: Arc<Notify>,
+    told: mpsc::UnboundedSender<Told>,
     requests: RingBuf<MapData>,
 ) -> anyhow::Result<JoinSet<()>> {
     let (targets, followed) = watch::channel(Arc::default());
@@ -41,7 +42,7 @@ pub(super) fn spawn(
     let requests = readable(requests)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(tell(state.clone(), moved, targets));
-    tasks.spawn(follow(state.clone(), resolver.table.clone()));
+    tasks.spawn(follow(state.clone(), resolver.table.clone(), told));
     tasks.spawn(request(requests, resolver));
     Ok(tasks)
 }
@@ -64,21 +65,29 @@ async fn tell(
     loop {
         moved.notified().await;
         let started = Instant::now();
-        let addresses: Vec<IpAddr> = lock(&state).applied.backends.addresses().collect();
+        let addresses: Vec<IpAddr> = {
+            let state = lock(&state);
+            let backends = state.applied.backends.addresses();
+            backends.chain(state.expected.iter().copied()).collect()
+        };
         targets.send_replace(Arc::new(addresses.into_iter().collect()));
         sleep(started.elapsed() * 20).await;
     }
 }
 
-/// Writes each new answer of the resolver into the backends.
-async fn follow(state: Arc<Mutex<State>>, mut table: watch::Receiver<Arc<Table>>) {
+/// Writes each new answer of the resolver into the backends, and tells of it.
+async fn follow(
+    state: Arc<Mutex<State>>,
+    mut table: watch::Receiver<Arc<Table>>,
+    told: mpsc::UnboundedSender<Told>,
+) {
     while table.changed().await.is_ok() {
         let table = table.borrow_and_update().clone();
         let epoch = table.epoch;
-        let addresses = lock(&state).next_hops.update(table);
-        for addresses in addresses.chunks(AT_ONCE) {
+        let changed = lock(&state).next_hops.update(table);
+        for changed in changed.chunks(AT_ONCE) {
             let state = lock(&state);
-            for &address in addresses {
+            for &(address, _) in changed {
                 for &id in state.applied.backends.ids_at(address) {
                     let mut backend = state.maps.backends.read(id);
                     state.next_hops.put(address, &mut backend);
@@ -90,6 +99,9 @@ async fn follow(state: Arc<Mutex<State>>, mut table: watch::Receiver<Arc<Table>>
         let mut settings = state.maps.settings.read(0);
         settings.route_epoch = epoch;
         state.maps.settings.write(0, &settings);
+        drop(state);
+        // Nobody may want to know.
+        let _ = told.send(changed);
     }
 }
 

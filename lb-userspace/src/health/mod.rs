@@ -102,6 +102,18 @@ pub enum Health {
     Unhealthy,
 }
 
+impl Health {
+    /// What two say of one backend together: it is healthy where both say so, and unhealthy where
+    /// either does.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unhealthy, _) | (_, Self::Unhealthy) => Self::Unhealthy,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Healthy, Self::Healthy) => Self::Healthy,
+        }
+    }
+}
+
 impl Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)

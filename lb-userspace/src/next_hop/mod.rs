@@ -104,6 +104,9 @@ pub enum Why {
     },
 }
 
+/// What is known of some addresses now; `None` of those that are no targets any more.
+pub type Told = Vec<(IpAddr, Option<Resolution>)>;
+
 /// What is known of all targets at one moment.
 #[derive(Debug, Default)]
 pub struct Table {

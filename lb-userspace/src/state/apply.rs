@@ -20,9 +20,10 @@ impl Owner {
     pub(super) fn apply(
         &mut self,
         mut services: BTreeSet<String>,
-        pools: BTreeSet<String>,
+        mut pools: BTreeSet<String>,
     ) -> Result<(), Refused> {
         let mut delta = Delta::default();
+        self.add_pools_of(&services, &mut pools);
         let touched = self.depended_on(&services, &pools);
         let of_pools =
             |live: &Live, pool: &String| live.users(pool).any(|user| is_local(live, user));
@@ -37,7 +38,9 @@ impl Owner {
                 new_conditions.insert(name, None);
                 continue;
             };
-            let new = conditions(&name, pool, &self.verdicts, &self.drains);
+            let forwarded = is_forwarded(&self.live, &name);
+            let reach = forwarded.then_some(|address| self.reach.health(address));
+            let new = conditions(&name, pool, &self.verdicts, &self.drains, reach);
             if self.waiting.contains(&name) && new.checked {
                 delta.begun.insert(name.clone());
             }
@@ -86,6 +89,24 @@ impl Owner {
         Ok(())
     }
 
+    /// Adds pools that packets are forwarded to as these services are now, and were not before, or
+    /// the other way round: their backends' next hops begin or cease to matter.
+    fn add_pools_of(&self, services: &BTreeSet<String>, pools: &mut BTreeSet<String>) {
+        let config = self.live.config();
+        for name in services {
+            let new = config.services.get(name).into_iter();
+            let old = self.desired.services.get(name).into_iter();
+            let new = new.flat_map(Service::pools);
+            let old = old.flat_map(|old| old.other_pools.iter().chain([&old.pool]));
+            for pool in new.chain(old.map(String::as_str)) {
+                let known = self.conditions.get(pool);
+                if known.is_some_and(|known| known.forwarded != is_forwarded(&self.live, pool)) {
+                    pools.insert(pool.to_owned());
+                }
+            }
+        }
+    }
+
     /// `for_proxy`: something is touched that the proxy serves.
     fn tell(&mut self, delta: Delta, for_proxy: bool) -> Result<(), Refused> {
         if delta.is_empty() && !for_proxy && !self.dataplane.is_unfinished() {
@@ -125,7 +146,7 @@ impl Owner {
             (false, true) => events::warn(
                 Kind::Floor,
                 pool,
-                "too much of the pool fails its checks: the failed are used too",
+                "too much of the pool fails its checks or cannot be reached: the failed are used too",
             ),
             (true, false) => events::info(
                 Kind::Floor,
@@ -135,6 +156,11 @@ impl Owner {
             _ => {}
         }
     }
+}
+
+/// Whether packets are forwarded to a pool.
+pub(super) fn is_forwarded(live: &Live, pool: &str) -> bool {
+    live.users(pool).any(|user| !is_local(live, user))
 }
 
 /// Whether the proxy serves a service.

@@ -1,6 +1,7 @@
-//! What each backend of a pool may be given, by its health, its drain and the pool's floor.
+//! What each backend of a pool may be given, by its health, whether it can be reached, its drain and
+//! the pool's floor.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     drains::{Drains, Stage},
@@ -24,24 +25,38 @@ pub(super) struct Conditions {
     pub(super) checked: bool,
     /// Whether nothing is known of any.
     pub(super) fresh: bool,
+    /// Whether packets are forwarded to it: a pool that only the proxy uses need not be reached.
+    pub(super) forwarded: bool,
 }
 
-/// Decides for a pool. Before its first check a backend is used where nobody is known to be
-/// healthy: at the start all are, and a newcomer to a pool that works must show that it works
-/// first.
+/// Decides for a pool. Before its first check, and before its next hop is known, a backend is used
+/// where nobody is known to be healthy: at the start all are, and a newcomer to a pool that works
+/// must show that it works first. Who cannot be reached is as good as failed, but keeps its flows:
+/// they are lost only if it does not come back. `reach`: of the addresses of a pool that packets are
+/// forwarded to.
 pub(super) fn conditions(
     name: &str,
     pool: &Pool,
     verdicts: &Verdicts,
     drains: &Drains,
+    reach: Option<impl Fn(IpAddr) -> Health>,
 ) -> Conditions {
-    let health = |backend: &str| match pool.health_check {
+    let forwarded = reach.is_some();
+    let checks = |backend: &str| match pool.health_check {
         Some(_) => verdicts.health(name, backend),
         None => Health::Healthy,
     };
-    let here = |backend: &str| match pool.health_check {
-        Some(_) => verdicts.here(name, backend),
-        None => Health::Healthy,
+    let reach = |backend: &str| match (&reach, pool.backends.get(backend)) {
+        (Some(reach), Some(config)) => reach(config.address.ip()),
+        _ => Health::Healthy,
+    };
+    let health = |backend: &str| checks(backend).and(reach(backend));
+    let here = |backend: &str| {
+        let checks = match pool.health_check {
+            Some(_) => verdicts.here(name, backend),
+            None => Health::Healthy,
+        };
+        checks.and(reach(backend))
     };
     let mut total = 0;
     let mut failed = 0;
@@ -69,12 +84,13 @@ pub(super) fn conditions(
     let below_floor = some_failed && (total - failed) * 100 < total * floor;
     let condition = |backend: &str| match (drains.stage(name, backend), health(backend)) {
         (Some(Stage::Expired), _) => Condition::Dead,
-        (Some(_), Health::Unhealthy) => Condition::Dead,
+        (Some(_), Health::Unhealthy) if checks(backend) == Health::Unhealthy => Condition::Dead,
         (Some(_), _) => Condition::Draining,
         (None, Health::Healthy) => Condition::InUse,
         (None, Health::Unknown) if some_healthy => Condition::Draining,
         (None, Health::Unknown) => Condition::InUse,
         (None, Health::Unhealthy) if below_floor => Condition::InUse,
+        (None, Health::Unhealthy) if checks(backend) != Health::Unhealthy => Condition::Draining,
         (None, Health::Unhealthy) if verdicts.lived(name, backend) => Condition::Dead,
         // Who is next is known when all have been checked.
         (None, Health::Unhealthy) if some_unknown => Condition::Dead,
@@ -93,6 +109,7 @@ pub(super) fn conditions(
         below_floor,
         checked: !some_unknown,
         fresh: some_unknown && !some_healthy && !some_failed,
+        forwarded,
         down: some_failed && !some_healthy && !some_unknown,
         cut_off: some_failed_here && !some_not_failed_here,
     }
@@ -113,6 +130,12 @@ mod tests {
     /// What was said of a backend, the first first.
     type History = &'static [Health];
 
+    /// Of a pool whose addresses do not matter.
+    fn local_conditions(pool: &Pool, verdicts: &Verdicts) -> Conditions {
+        let none = None::<fn(IpAddr) -> Health>;
+        conditions("p", pool, verdicts, &Drains::default(), none)
+    }
+
     /// A pool of backends a, b, c and so on with these weights, and what is known of each.
     fn decide(settings: &str, backends: &[(u16, History)]) -> (Vec<Condition>, bool, bool) {
         let mut text = format!("{settings}\nhealth_check = {{ type = \"tcp\" }}\n[backends]\n");
@@ -131,7 +154,7 @@ mod tests {
             }
         }
         let pool: Pool = from_toml(text.as_bytes()).expect("a pool");
-        let found = conditions("p", &pool, &verdicts, &Drains::default());
+        let found = local_conditions(&pool, &verdicts);
         (
             found.backends.into_values().collect(),
             found.below_floor,
@@ -192,6 +215,53 @@ mod tests {
         assert_eq!(found, (vec![InUse, Draining], false, false));
     }
 
+    /// A pool without checks, and what is known of the way to each of its backends.
+    fn reached(settings: &str, ways: &[Health]) -> Conditions {
+        let mut text = format!("{settings}\n[backends]\n");
+        for host in 1..=ways.len() {
+            text += &format!("b{host} = {{ address = \"10.0.0.{host}:80\" }}\n");
+        }
+        let pool: Pool = from_toml(text.as_bytes()).expect("a pool");
+        let reach = |address: IpAddr| match address {
+            IpAddr::V4(address) => ways[usize::from(address.octets()[3]) - 1],
+            IpAddr::V6(_) => unreachable!(),
+        };
+        let (verdicts, drains) = (Verdicts::default(), Drains::default());
+        conditions("p", &pool, &verdicts, &drains, Some(reach))
+    }
+
+    fn reached_conditions(settings: &str, ways: &[Health]) -> Vec<Condition> {
+        reached(settings, ways).backends.into_values().collect()
+    }
+
+    #[test]
+    fn newcomers_wait_for_their_next_hop_where_others_work() {
+        use Health::{Healthy, Unknown};
+        assert_eq!(
+            reached_conditions("", &[Healthy, Unknown]),
+            [InUse, Draining]
+        );
+        assert_eq!(
+            reached_conditions("", &[Unknown, Unknown]),
+            [InUse, InUse],
+            "nobody is better"
+        );
+    }
+
+    #[test]
+    fn who_cannot_be_reached_gets_nothing_new_and_loses_nothing() {
+        use Health::{Healthy, Unhealthy};
+        let found = reached_conditions("", &[Healthy, Healthy, Unhealthy]);
+        assert_eq!(found, [InUse, InUse, Draining]);
+        // The floor holds here too.
+        let found = reached("", &[Healthy, Unhealthy, Unhealthy]);
+        assert!(found.below_floor && !found.down && !found.cut_off);
+        assert!(found.backends.values().all(|is| *is == InUse));
+        let found = reached("health_floor_percent = 0", &[Unhealthy, Unhealthy]);
+        assert!(found.backends.values().all(|is| *is == Draining));
+        assert!(found.down && found.cut_off && !found.healthy);
+    }
+
     /// What others say is acted on, the floor with it; what this node sees decides whether it can
     /// serve.
     #[test]
@@ -215,7 +285,7 @@ mod tests {
         let of = |name| Candidate::new("p", name, pool.backends[name].address);
         assert_eq!(cast.try_recv(), Ok((of("a"), Some(false))));
         let look = |verdicts: &Verdicts| {
-            let found = conditions("p", &pool, verdicts, &Drains::default());
+            let found = local_conditions(&pool, verdicts);
             let used = found.backends.into_values().collect::<Vec<_>>();
             (
                 used,

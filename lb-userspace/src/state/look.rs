@@ -104,9 +104,12 @@ impl Owner {
         let checked = pool.health_check.is_some();
         let desired = self.desired.pools.get(pool_name);
         let desired = desired.and_then(|pool| pool.get(name));
+        let forwarded = self.conditions.get(pool_name).is_some_and(|is| is.forwarded);
+        let unreachable = forwarded.then(|| self.reach.view(config.address.ip()));
         Ok(BackendView {
             config: config.clone(),
             health: self.verdicts.view(pool_name, name, checked),
+            unreachable: unreachable.flatten(),
             in_use: desired.is_some_and(|backend| backend.takes_flows()),
             drain: self.drains.view(pool_name, name),
             counters: self.dataplane.backend_counters(pool_name, name)?,

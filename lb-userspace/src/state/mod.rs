@@ -9,9 +9,11 @@ mod drains;
 mod handover;
 mod health;
 mod look;
+mod next_hops;
 mod owner;
 mod pending;
 mod ramps;
+mod reach;
 mod serving;
 mod view;
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use super::{
     health::Verdicts,
     pending::Pending,
     ramps::Ramps,
+    reach::{News, Reach},
 };
 use crate::{
     config::{Config, Live, Service, Touched},
@@ -30,6 +32,7 @@ use crate::{
     events::{self, Kind},
     ha::Serving,
     health::{Change, Retarget},
+    next_hop::Told,
     proxy::Proxy,
     shared::{Counted, Votes},
 };
@@ -75,6 +78,13 @@ pub(super) struct Owner {
     pub(super) verdicts: Verdicts,
     pub(super) drains: Drains,
     pub(super) ramps: Ramps,
+    pub(super) reach: Reach,
+    /// Where the resolver tells of backends' next hops.
+    pub(super) resolutions: mpsc::UnboundedReceiver<Told>,
+    /// What it has told that the data path does not follow yet.
+    pub(super) heard: Vec<(IpAddr, News)>,
+    /// When a change has last waited for next hops in vain.
+    pub(super) in_vain: Option<Instant>,
     /// By pool.
     pub(super) conditions: BTreeMap<String, Conditions>,
     /// Pools that there were at the start, of which nothing was known, until all of each are
@@ -93,12 +103,16 @@ pub(super) struct Owner {
 /// # Errors
 ///
 /// What is wrong with the configuration; or that the data path cannot do it, or be attached.
-pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
+pub fn spawn(mut parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
     let full_nat = &parts.config.agent.full_nat;
     let mut owner = Owner {
         verdicts: Verdicts::default(),
         drains: Drains::default(),
         ramps: Ramps::default(),
+        reach: Reach::default(),
+        resolutions: parts.dataplane.take_resolutions(),
+        heard: Vec::new(),
+        in_vain: None,
         conditions: BTreeMap::new(),
         waiting: BTreeSet::new(),
         desired: Desired {
@@ -140,7 +154,10 @@ pub fn spawn(parts: Parts) -> Result<(State, JoinHandle<()>), Refused> {
     while let Some(Ok(news)) = counted.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
         owner.verdicts.count(news);
     }
+    owner.wait_at_start();
     owner.commit(&all)?;
+    owner.dataplane.expect(BTreeSet::new());
+    owner.follow_heard();
     let fresh = owner.conditions.iter().filter(|(_, is)| is.fresh);
     owner.waiting = fresh.map(|(name, _)| name.clone()).collect();
     owner.dataplane.attach().map_err(Refused::Unattached)?;
@@ -190,6 +207,10 @@ impl Owner {
                 _ = next(&mut counted, &mut votes) => {
                     block_in_place(|| self.count(votes.drain(..)));
                 }
+                Some(told) = self.resolutions.recv() => block_in_place(|| {
+                    self.heard.extend(self.reach.hear_all(told));
+                    self.follow_heard();
+                }),
                 _ = steps.tick() => block_in_place(|| self.step()),
             }
         }
@@ -277,12 +298,15 @@ impl Owner {
         if pending.is_empty() {
             return true;
         }
+        self.wait_for_newcomers(pending.touched());
         let result = self.commit(pending.touched());
         if result.is_err() {
             for changed in pending.undo() {
                 self.live.undo(changed);
             }
         }
+        self.dataplane.expect(BTreeSet::new());
+        self.follow_heard();
         let made = result.is_ok();
         pending.answer(result);
         made
@@ -316,9 +340,14 @@ impl Owner {
     fn drain(&mut self, name: Name, deadline: Option<Duration>) -> Result<(), Refused> {
         self.exists(&name)?;
         let (_, passes) = self.dataplane.flows(&name.0, &name.1).unwrap_or_default();
-        let pool = BTreeSet::from([name.0.clone()]);
+        let pool = name.0.clone();
         self.drains.start(name, deadline, passes);
-        self.apply(BTreeSet::new(), pool)
+        self.wait_for_newcomers(&Touched {
+            pools: BTreeMap::from([(pool.clone(), None)]),
+            ..Touched::default()
+        });
+        self.follow_heard();
+        self.apply(BTreeSet::new(), BTreeSet::from([pool]))
     }
 
     fn undrain(&mut self, name: &Name) -> Result<(), Refused> {
@@ -363,6 +392,7 @@ impl Owner {
     /// Once a second: drains and ramps move on, and what the kernel has refused is tried again.
     fn step(&mut self) {
         self.proxy.refresh();
+        self.give_up();
         let mut pools = self.ramps.advance();
         let (live, dataplane, proxy) = (&self.live, &self.dataplane, &self.proxy);
         pools.extend(self.drains.advance(|pool, backend| {
@@ -381,7 +411,7 @@ impl Owner {
     }
 
     /// Has the data path follow what has changed by itself.
-    fn follow(&mut self, pools: BTreeSet<String>) {
+    pub(super) fn follow(&mut self, pools: BTreeSet<String>) {
         if let Err(error) = self.apply(BTreeSet::new(), pools) {
             tracing::error!("the data path does not follow: {error}");
         }

@@ -79,6 +79,10 @@ pub struct BackendView {
     pub config: crate::config::Backend,
     /// What the health checks say.
     pub health: HealthView,
+    /// Why no packets can be sent to it, if so, or not yet: it is not given new flows where others
+    /// can be. Not looked at in a pool that only the HTTP proxy uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
     /// Whether it takes new flows.
     pub in_use: bool,
     /// Its drain, if it is drained.

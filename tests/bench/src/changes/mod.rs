@@ -49,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         backends: 1,
         ..Plan::default()
     })?;
+    scene::reach_all(&lab)?;
     let mut report = Report::default();
     lab.lb().run(|| -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()

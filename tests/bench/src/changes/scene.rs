@@ -156,6 +156,12 @@ fn vip(number: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number as u32)
 }
 
+/// Has the way to every backend lead to the lab's only one.
+pub(crate) fn reach_all(lab: &Lab) -> Result<()> {
+    let way = lab.backends()[0].addresses.v4;
+    lab.lb().ip(&format!("route add 172.16.0.0/12 via {way}\n"))
+}
+
 pub(crate) fn address(number: usize) -> SocketAddr {
     let first = u32::from(Ipv4Addr::new(172, 16, 0, 1));
     SocketAddr::new(Ipv4Addr::from(first + number as u32).into(), PORT)
