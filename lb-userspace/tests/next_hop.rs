@@ -5,12 +5,12 @@
 #[path = "next_hop/net.rs"]
 mod net;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use lb_userspace::next_hop::{self, NextHop, Resolution, Table, Why};
-use tokio::{sync::watch, time::timeout};
+use lb_userspace::next_hop::{self, NextHop, Resolution, Why};
+use tokio::{sync::mpsc, time::timeout};
 
-use net::{Net, OWN_MAC, PATIENCE, PEER_MAC, addresses};
+use net::{Net, OWN_MAC, PATIENCE, PEER_MAC, Table, addresses};
 
 #[test]
 fn neighbours_on_link() {
@@ -155,9 +155,7 @@ fn own_addresses_are_local() {
         for target in targets {
             assert_eq!(probe.unresolved(target).await, Why::Local, "{target}");
         }
-        probe
-            .targets
-            .send_replace(Arc::new(addresses(&["192.0.2.9", "192.0.2.255"])));
+        probe.want(addresses(&["192.0.2.9", "192.0.2.255"]));
         let why = probe.unresolved("192.0.2.255").await;
         assert_eq!(why, Why::NotUnicast);
         let nobody = Why::NoNeighbour {
@@ -193,7 +191,7 @@ fn a_neighbour_that_is_no_target_is_resolved_on_request() {
         for address in ["192.0.2.2", "2001:db8::2"] {
             assert_eq!(net.own(&format!("neighbour show {address}")), "");
             for _ in 0..10_000 {
-                probe.resolver.request(address.parse().unwrap(), ifindex);
+                probe.asker.request(address.parse().unwrap(), ifindex);
             }
             net.neighbour_is(address, "02:00:00:00:00:02").await;
         }
@@ -214,7 +212,7 @@ fn permanent_neighbours_stay_permanent() {
         let ifindex = net.ifindex();
         let request = |address: &str| {
             let address = address.parse().unwrap();
-            probe.resolver.request(address, ifindex);
+            probe.asker.request(address, ifindex);
         };
         request("192.0.2.7");
         request("192.0.2.2");
@@ -237,7 +235,7 @@ fn the_epoch_grows_on_any_route_change() {
         assert_eq!(after.epoch, before.epoch + 1);
         assert_eq!(after.next_hops, before.next_hops);
         // What changes nothing in the kernel leaves the epoch alone.
-        probe.targets.send_replace(Arc::default());
+        probe.want(BTreeSet::new());
         let after = probe.wait_for(|table| table.next_hops.is_empty()).await;
         assert_eq!(after.epoch, before.epoch + 1);
     });
@@ -251,7 +249,7 @@ fn many_targets() {
         let targets: BTreeSet<IpAddr> = (0..20_000_u32)
             .map(|n| IpAddr::V4((0x0a00_0001 + n).into()))
             .collect();
-        probe.targets.send_replace(Arc::new(targets));
+        probe.want(targets);
         let all_resolved = |table: &Table| {
             let resolved = |next_hop: &_| matches!(next_hop, Resolution::Resolved(_));
             table.next_hops.len() == 20_000 && table.next_hops.values().all(resolved)
@@ -268,11 +266,11 @@ fn many_targets() {
 fn ends_when_nobody_listens() {
     let net = Net::new();
     net.run(&["198.51.100.7"], async |probe| {
-        let (targets, receiver) = watch::channel(Arc::default());
+        let (wanted, receiver) = mpsc::unbounded_channel();
         drop(next_hop::spawn(receiver).unwrap());
-        assert!(timeout(PATIENCE, targets.closed()).await.is_ok());
+        assert!(timeout(PATIENCE, wanted.closed()).await.is_ok());
         // Targets that can no longer change are still followed.
-        probe.targets = targets;
+        probe.wanted = wanted;
         probe.unresolved("198.51.100.7").await;
         net.own("route add 198.51.100.0/24 via 192.0.2.2");
         probe.resolved("198.51.100.7").await;

@@ -40,10 +40,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::{Ebpf, programs::Xdp};
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 
 pub(crate) use self::backends::identity_at;
 use self::{
@@ -70,7 +67,7 @@ pub use self::{
 use crate::{
     desired::{Condition, Delta, Desired},
     ha,
-    next_hop::Told,
+    next_hop::{Told, Wanted},
 };
 
 /// The loaded data path. Dropping it detaches the program from every interface, unless it was
@@ -83,8 +80,8 @@ pub struct DataPlane {
     pins: Option<(Pins, Stamp)>,
     /// What an earlier agent had given its backends.
     conditions: HashMap<u64, Condition>,
-    /// Told when there are backends at addresses where none were, or none any more.
-    moved: Arc<Notify>,
+    /// Where the resolver learns which addresses are wanted.
+    wanted: mpsc::UnboundedSender<Wanted>,
     /// What is told of backends' next hops.
     resolutions: Option<mpsc::UnboundedReceiver<Told>>,
     janitor: Arc<Janitor>,
@@ -107,6 +104,22 @@ struct State {
     flows: Flows,
 }
 
+impl State {
+    /// Says of these addresses whether they are wanted now.
+    fn want(&self, wanted: &mpsc::UnboundedSender<Wanted>, addresses: BTreeSet<IpAddr>) {
+        if addresses.is_empty() {
+            return;
+        }
+        let is_wanted = |address: IpAddr| {
+            let backends = self.applied.backends.ids_at(address);
+            !backends.is_empty() || self.expected.contains(&address)
+        };
+        let all = addresses.into_iter();
+        // The resolver ends with the data path.
+        let _ = wanted.send(all.map(|address| (address, is_wanted(address))).collect());
+    }
+}
+
 impl DataPlane {
     /// Loads the program and starts following the kernel's routes. Must be called within a tokio
     /// runtime. What an earlier agent has pinned goes on as it is until [`DataPlane::attach`].
@@ -127,7 +140,7 @@ impl DataPlane {
         } = loader::load(options, inherited.as_ref())?;
         let interfaces = attach::allow(&mut maps, &options.interfaces)?;
         let indexes = interfaces.iter().map(|(_, index)| *index);
-        let moved = Arc::new(Notify::new());
+        let (wanted, targets) = mpsc::unbounded_channel();
         let conditions = inherited.as_ref().map(Inherited::conditions);
         let rings = Rings::new(segments);
         let state = Arc::new(Mutex::new(State {
@@ -140,7 +153,7 @@ impl DataPlane {
         }));
         let janitor = Arc::new(janitor);
         let (tell, resolutions) = mpsc::unbounded_channel();
-        let tasks = tasks::spawn(&state, moved.clone(), tell, neighbour_requests)?;
+        let tasks = tasks::spawn(&state, targets, tell, neighbour_requests)?;
         let peers = news.map(|news| Arc::new(Peers::new(state.clone(), janitor.clone(), news)));
         Ok(Self {
             state,
@@ -149,7 +162,7 @@ impl DataPlane {
             pins,
             conditions: conditions.unwrap_or_default(),
             peers,
-            moved,
+            wanted,
             resolutions: Some(resolutions),
             janitor,
             tidying: Arc::new(Mutex::new(true)),
@@ -294,9 +307,8 @@ impl DataPlane {
             ..
         } = &mut *state;
         let result = change(applied, maps, next_hops);
-        if applied.backends.take_moved() {
-            self.moved.notify_one();
-        }
+        let moved = applied.backends.take_moved();
+        state.want(&self.wanted, moved);
         result
     }
 
@@ -310,11 +322,11 @@ impl DataPlane {
     /// Has the next hops of these addresses found out, beside those of backends that were told of,
     /// until others are expected.
     pub fn expect(&mut self, addresses: BTreeSet<IpAddr>) {
-        let expected = &mut lock(&self.state).expected;
-        if *expected != addresses {
-            *expected = addresses;
-            self.moved.notify_one();
-        }
+        let mut state = lock(&self.state);
+        let before = std::mem::replace(&mut state.expected, addresses);
+        let changed = before.symmetric_difference(&state.expected);
+        let changed = changed.copied().collect();
+        state.want(&self.wanted, changed);
     }
 
     /// Pool and name of the backends at an address, without removed ones.

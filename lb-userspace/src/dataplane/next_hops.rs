@@ -1,14 +1,17 @@
 //! Where backends' frames go: the resolver's answers in the data path's layout.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use lb_common::abi::{self, Backend, backend_flags, mac_word};
 
-use crate::next_hop::{Resolution, Table, Told};
+use crate::next_hop::{NextHop, Resolution, Told};
 
-/// The resolver's latest table, as far as it leads out of interfaces that Weir was given.
+/// What the resolver has found, as far as it leads out of interfaces that Weir was given.
 pub(crate) struct NextHops {
-    table: Arc<Table>,
+    resolved: HashMap<IpAddr, NextHop>,
     /// Each one's index in `DEVICES`, by its own.
     devices: BTreeMap<u32, u16>,
 }
@@ -18,19 +21,19 @@ impl NextHops {
     /// of `DEVICES`.
     pub(crate) fn new(interfaces: impl Iterator<Item = u32>) -> Self {
         Self {
-            table: Arc::default(),
+            resolved: HashMap::new(),
             devices: interfaces.zip(0..).collect(),
         }
     }
 
-    /// Takes the resolver's next table; returns what is another now.
-    pub(crate) fn update(&mut self, table: Arc<Table>) -> Told {
-        let old = std::mem::replace(&mut self.table, table);
-        let (old, new) = (&old.next_hops, &self.table.next_hops);
-        let other = new.iter().filter(|(at, hop)| old.get(at) != Some(*hop));
-        let other = other.map(|(at, hop)| (*at, Some(hop.clone())));
-        let gone = old.keys().filter(|at| !new.contains_key(at));
-        other.chain(gone.map(|at| (*at, None))).collect()
+    /// Takes what the resolver tells.
+    pub(crate) fn update(&mut self, told: &Told) {
+        for (address, resolution) in told {
+            match resolution {
+                Some(Resolution::Resolved(hop)) => self.resolved.insert(*address, *hop),
+                Some(Resolution::Unresolved(_)) | None => self.resolved.remove(address),
+            };
+        }
     }
 
     /// Puts the next hop of `address` into a backend's entry; where there is none, packets
@@ -38,7 +41,7 @@ impl NextHops {
     pub(crate) fn put(&self, address: IpAddr, backend: &mut Backend) {
         backend.next_hop = abi::NextHop::default();
         backend.flags &= !backend_flags::ROUTED;
-        let Some(Resolution::Resolved(hop)) = self.table.next_hops.get(&address) else {
+        let Some(hop) = self.resolved.get(&address) else {
             return;
         };
         let Some(&device) = self.devices.get(&hop.ifindex) else {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -11,13 +10,13 @@ use aya::maps::{MapData, RingBuf};
 use lb_common::abi::NeighbourRequest;
 use tokio::{
     io::unix::AsyncFd,
-    sync::{Notify, mpsc, watch},
+    sync::mpsc,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{State, address::from_abi, janitor::Janitor, lock, readable::readable};
-use crate::next_hop::{self, Resolver, Table, Told};
+use crate::next_hop::{self, Asker, News, Resolver, Told, Wanted};
 
 /// Addresses whose backends are written before others get a turn.
 const AT_ONCE: usize = 1024;
@@ -33,17 +32,15 @@ const JANITOR_INTERVAL: Duration = Duration::from_secs(5);
 /// Starts the tasks; they end when the set is dropped.
 pub(super) fn spawn(
     state: &Arc<Mutex<State>>,
-    moved: Arc<Notify>,
+    wanted: mpsc::UnboundedReceiver<Wanted>,
     told: mpsc::UnboundedSender<Told>,
     requests: RingBuf<MapData>,
 ) -> anyhow::Result<JoinSet<()>> {
-    let (targets, followed) = watch::channel(Arc::default());
-    let resolver = next_hop::spawn(followed)?;
+    let Resolver { news, asker } = next_hop::spawn(wanted)?;
     let requests = readable(requests)?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(tell(state.clone(), moved, targets));
-    tasks.spawn(follow(state.clone(), resolver.table.clone(), told));
-    tasks.spawn(request(requests, resolver));
+    tasks.spawn(follow(state.clone(), news, told));
+    tasks.spawn(request(requests, asker));
     Ok(tasks)
 }
 
@@ -56,35 +53,18 @@ pub(super) fn tidy_up(
     tasks.spawn(tidy(state.clone(), janitor.clone(), may.clone()));
 }
 
-/// Tells the resolver where backends are, for a small part of the time that a CPU has.
-async fn tell(
-    state: Arc<Mutex<State>>,
-    moved: Arc<Notify>,
-    targets: watch::Sender<Arc<BTreeSet<IpAddr>>>,
-) {
-    loop {
-        moved.notified().await;
-        let started = Instant::now();
-        let addresses: Vec<IpAddr> = {
-            let state = lock(&state);
-            let backends = state.applied.backends.addresses();
-            backends.chain(state.expected.iter().copied()).collect()
-        };
-        targets.send_replace(Arc::new(addresses.into_iter().collect()));
-        sleep(started.elapsed() * 20).await;
-    }
-}
-
 /// Writes each new answer of the resolver into the backends, and tells of it.
 async fn follow(
     state: Arc<Mutex<State>>,
-    mut table: watch::Receiver<Arc<Table>>,
+    mut news: mpsc::UnboundedReceiver<News>,
     told: mpsc::UnboundedSender<Told>,
 ) {
-    while table.changed().await.is_ok() {
-        let table = table.borrow_and_update().clone();
-        let epoch = table.epoch;
-        let changed = lock(&state).next_hops.update(table);
+    while let Some(News {
+        told: changed,
+        epoch,
+    }) = news.recv().await
+    {
+        lock(&state).next_hops.update(&changed);
         for changed in changed.chunks(AT_ONCE) {
             let state = lock(&state);
             for &(address, _) in changed {
@@ -106,7 +86,7 @@ async fn follow(
 }
 
 /// Has the kernel resolve the neighbours that packets wait for.
-async fn request(mut requests: AsyncFd<RingBuf<MapData>>, resolver: Resolver) {
+async fn request(mut requests: AsyncFd<RingBuf<MapData>>, asker: Asker) {
     while let Ok(mut ready) = requests.readable_mut().await {
         let mut wanted = BTreeSet::new();
         while let Some(item) = ready.get_inner_mut().next() {
@@ -119,7 +99,7 @@ async fn request(mut requests: AsyncFd<RingBuf<MapData>>, resolver: Resolver) {
         }
         ready.clear_ready();
         for (address, ifindex) in wanted {
-            resolver.request(address, ifindex);
+            asker.request(address, ifindex);
         }
     }
 }

@@ -1,22 +1,17 @@
 //! The task that keeps the table true.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::{
-    sync::watch,
+    sync::mpsc,
     time::{Instant, interval, sleep},
 };
 use tracing::{debug, warn};
 
 use super::{
-    Table,
+    News, Wanted,
     addresses::Addresses,
     burst::Burst,
     kernel::{Error, Event, Kernel},
@@ -24,13 +19,18 @@ use super::{
     links::Links,
     neighbours::{Key, Neighbours},
     requests::{MOST, Requests},
-    resolve::resolve,
-    routes::{self, Route},
+    routes,
+    targets::Targets,
 };
 
 const TICK: Duration = Duration::from_secs(1);
-/// Everything is read again this often: not all that decides about routes is notified of.
+/// Links and neighbours are read again this often,
 const RESYNC: Duration = Duration::from_secs(30);
+/// and the routes of targets looked up again in so many ticks: not all that decides about them is
+/// notified of.
+const CHECK: usize = 30;
+/// At most so many in a tick, which take a few hundredths of a second: then it takes longer.
+const CHECKED_AT_ONCE: usize = 1000;
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(30);
 /// Questions in flight; their answers must fit in the socket's receive buffer.
 const IN_FLIGHT: usize = 32;
@@ -38,15 +38,14 @@ const IN_FLIGHT: usize = 32;
 const LOOKUPS_PER_TURN: usize = 512;
 
 pub(super) struct Follower {
-    targets: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
-    targets_open: bool,
+    wanted: mpsc::UnboundedReceiver<Wanted>,
     requests: Arc<Requests>,
-    publisher: watch::Sender<Arc<Table>>,
+    publisher: mpsc::UnboundedSender<News>,
+    epoch: u32,
     links: Links,
     neighbours: Neighbours,
     addresses: Addresses,
-    /// Of targets; one that is missing is to be looked up.
-    routes: BTreeMap<IpAddr, Route>,
+    targets: Targets,
     kicks: Kicks,
     /// Requests served since the last tick.
     served: HashSet<Key>,
@@ -58,19 +57,19 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(
-        targets: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+        wanted: mpsc::UnboundedReceiver<Wanted>,
         requests: Arc<Requests>,
-        publisher: watch::Sender<Arc<Table>>,
+        publisher: mpsc::UnboundedSender<News>,
     ) -> Self {
         Self {
-            targets,
-            targets_open: true,
+            wanted,
             requests,
             publisher,
+            epoch: 0,
             links: Links::default(),
             neighbours: Neighbours::default(),
             addresses: Addresses::default(),
-            routes: BTreeMap::new(),
+            targets: Targets::default(),
             kicks: Kicks::default(),
             served: HashSet::new(),
             resync: false,
@@ -78,7 +77,7 @@ impl Follower {
         }
     }
 
-    /// Runs until nobody can see the table any more.
+    /// Runs until nobody wants its news any more.
     pub(super) async fn run(mut self, kernel: Kernel) {
         let mut kernel = Some(kernel);
         let mut pause = TICK;
@@ -101,8 +100,15 @@ impl Follower {
                 () = publisher.closed() => return,
             }
             pause = (pause * 2).min(LONGEST_RECONNECT_PAUSE);
-            self.changed = true;
+            self.lose_sight();
         }
+    }
+
+    /// Notifications were lost.
+    fn lose_sight(&mut self) {
+        self.targets.forget_all();
+        self.resync = true;
+        self.changed = true;
     }
 
     async fn follow(&mut self, mut kernel: Kernel) -> Result<(), Error> {
@@ -116,14 +122,17 @@ impl Follower {
                 event = kernel.event() => if self.take_in(event?) {
                     burst.event(Instant::now());
                 },
-                changed = self.targets.changed(), if self.targets_open => match changed {
-                    Ok(()) => burst.at_once(Instant::now()),
-                    Err(_) => self.targets_open = false,
-                },
+                Some(wanted) = self.wanted.recv() => {
+                    self.want(wanted);
+                    burst.at_once(Instant::now());
+                }
                 () = requests.arrived() => self.serve(&kernel).await?,
                 _ = tick.tick() => {
                     self.served.clear();
                     self.kick(&kernel).await?;
+                    if self.check(&kernel).await? {
+                        burst.event(Instant::now());
+                    }
                 }
                 _ = resync.tick() => {
                     self.resync = true;
@@ -143,25 +152,25 @@ impl Follower {
     fn take_in(&mut self, event: Event) -> bool {
         let Event::Message(message) = event else {
             warn!("the kernel's notifications came too fast: reading everything again");
-            self.resync = true;
-            self.changed = true;
+            self.lose_sight();
             return true;
         };
         let changed = match &message {
-            RouteNetlinkMessage::NewNeighbour(message) => self.neighbours.set(message),
+            RouteNetlinkMessage::NewNeighbour(message) => {
+                let set = self.neighbours.set(message);
+                set.is_some_and(|set| self.neighbour_changed(set))
+            }
             RouteNetlinkMessage::DelNeighbour(message) => {
-                let kicks = &self.kicks;
-                self.neighbours.remove(message, |key| kicks.needs(key))
+                let targets = &self.targets;
+                let removed = self.neighbours.remove(message, |key| targets.needs(key));
+                removed.is_some_and(|removed| self.neighbour_changed(removed))
             }
             RouteNetlinkMessage::NewLink(message) => self.links.set(message) && self.forget_all(),
             RouteNetlinkMessage::DelLink(message) => {
                 self.links.remove(message) && self.forget_all()
             }
             RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
-                let covered = self.routes.range(routes::covered(message));
-                for address in covered.map(|(address, _)| *address).collect::<Vec<_>>() {
-                    self.routes.remove(&address);
-                }
+                self.targets.forget_routes(routes::covered(message));
                 true
             }
             RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => self.forget_all(),
@@ -179,61 +188,99 @@ impl Follower {
     }
 
     fn forget_all(&mut self) -> bool {
-        self.routes.clear();
+        self.targets.forget_all();
         true
     }
 
-    /// Brings everything up to date and publishes it.
+    fn want(&mut self, wanted: Wanted) {
+        for (address, wanted) in wanted {
+            match wanted {
+                true => self.targets.add(address),
+                false => self.targets.remove(address),
+            }
+        }
+    }
+
+    /// Takes in that a neighbour is another now, and whether its MAC address is, which it returns.
+    fn neighbour_changed(&mut self, (key, mac): (Key, bool)) -> bool {
+        if mac {
+            self.targets.neighbour_changed(&key);
+        }
+        if self.targets.needs(&key) {
+            let wanted = self.neighbours.wants_kick(&key);
+            self.kicks.set(key, wanted, Instant::now());
+        }
+        mac
+    }
+
+    /// Brings what has changed up to date and tells of it.
     async fn pass(&mut self, kernel: &Kernel) -> Result<(), Error> {
         if self.resync {
             let (links, neighbours) = (kernel.links().await?, kernel.neighbours().await?);
-            self.changed |= self.links != links || !self.neighbours.agrees_with(&neighbours);
-            (self.links, self.neighbours) = (links, neighbours);
-            self.routes.clear();
+            if self.links != links {
+                self.links = links;
+                self.changed |= self.forget_all();
+            }
+            let targets = &self.targets;
+            let others = (self.neighbours).replace(neighbours, |key| targets.needs(key));
+            for other in others {
+                self.changed |= self.neighbour_changed(other);
+            }
             self.resync = false;
         }
-        let targets = self.targets.borrow_and_update().clone();
-        self.routes.retain(|address, _| targets.contains(address));
-        let unknown = |address: &&IpAddr| !self.routes.contains_key(*address);
-        let unknown: Vec<IpAddr> = targets.iter().filter(unknown).copied().collect();
+        let unknown = self.targets.unknown();
         for turn in unknown.chunks(LOOKUPS_PER_TURN) {
-            let lookups = turn.iter().copied().map(|address| {
-                let route = kernel.route(address);
-                async move { route.await.map(|route| (address, route)) }
-            });
-            let found: Vec<_> = stream::iter(lookups)
-                .buffer_unordered(IN_FLIGHT)
-                .try_collect()
-                .await?;
-            self.routes.extend(found);
+            self.look_up(kernel, turn).await?;
             self.serve(kernel).await?;
         }
         self.publish();
         self.kick(kernel).await
     }
 
+    /// Looks some routes up again; whether one is another than it was.
+    async fn check(&mut self, kernel: &Kernel) -> Result<bool, Error> {
+        let some = self.targets.check(CHECK, CHECKED_AT_ONCE);
+        self.look_up(kernel, &some).await
+    }
+
+    /// Asks for the ways to these; whether one is another than it was.
+    async fn look_up(&mut self, kernel: &Kernel, addresses: &[IpAddr]) -> Result<bool, Error> {
+        let lookups = addresses.iter().copied().map(|address| {
+            let route = kernel.route(address);
+            async move { route.await.map(|route| (address, route)) }
+        });
+        let found: Vec<_> = stream::iter(lookups)
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let mut other = false;
+        for (address, route) in found {
+            other |= self.targets.found(address, route);
+        }
+        Ok(other)
+    }
+
     fn publish(&mut self) {
-        let mut needed = HashSet::new();
-        let resolve = |(target, route): (&IpAddr, &Route)| {
-            let resolution = resolve(*target, route, &self.links, &self.neighbours, &mut needed);
-            (*target, resolution)
-        };
-        let next_hops: BTreeMap<_, _> = self.routes.iter().map(resolve).collect();
-        self.kicks.need(needed, Instant::now());
-        let before = self.publisher.borrow().clone();
-        let moved = |(target, now)| before.next_hops.get(target).is_some_and(|then| then != now);
-        let changed = std::mem::take(&mut self.changed) || next_hops.iter().any(moved);
-        if changed || next_hops != before.next_hops {
-            let epoch = before.epoch.wrapping_add(changed.into());
-            debug!(epoch, targets = next_hops.len(), "next hops changed");
-            self.publisher
-                .send_replace(Arc::new(Table { next_hops, epoch }));
+        let outcome = self.targets.resolve(&self.links, &self.neighbours);
+        for key in &outcome.unneeded {
+            self.kicks.set(*key, false, Instant::now());
+        }
+        for key in &outcome.needed {
+            let wanted = self.neighbours.wants_kick(key);
+            self.kicks.set(*key, wanted, Instant::now());
+        }
+        let changed = std::mem::take(&mut self.changed) || outcome.moved;
+        if changed || !outcome.told.is_empty() {
+            self.epoch = self.epoch.wrapping_add(changed.into());
+            let (told, epoch) = (outcome.told, self.epoch);
+            debug!(epoch, targets = told.len(), "next hops changed");
+            // Nobody listens any more when it ends.
+            let _ = self.publisher.send(News { told, epoch });
         }
     }
 
     async fn kick(&mut self, kernel: &Kernel) -> Result<(), Error> {
-        let due = self.kicks.due(Instant::now(), &self.neighbours);
-        kick_all(kernel, due).await
+        kick_all(kernel, self.kicks.due(Instant::now())).await
     }
 
     /// Serves what the data path asked for.

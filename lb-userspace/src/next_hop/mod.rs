@@ -14,18 +14,15 @@ mod neighbours;
 mod requests;
 mod resolve;
 mod routes;
+mod targets;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Context;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 use self::{follow::Follower, kernel::Kernel, neighbours::Key, requests::Requests};
 
@@ -107,40 +104,49 @@ pub enum Why {
 /// What is known of some addresses now; `None` of those that are no targets any more.
 pub type Told = Vec<(IpAddr, Option<Resolution>)>;
 
-/// What is known of all targets at one moment.
-#[derive(Debug, Default)]
-pub struct Table {
-    /// By target; a new target is absent until it has been looked up.
-    pub next_hops: BTreeMap<IpAddr, Resolution>,
+/// Addresses that become targets, or are none any more.
+pub type Wanted = Vec<(IpAddr, bool)>;
+
+/// What has changed.
+#[derive(Debug)]
+pub struct News {
+    /// Targets that are resolved for the first time, or otherwise than before.
+    pub told: Told,
     /// Grows by one (wrapping) whenever routes, rules, links or neighbours changed so that any
-    /// cached route may be wrong, also one to no target; 0 until the kernel's state was first read.
+    /// cached route may be wrong, also one to no target.
     pub epoch: u32,
 }
 
-/// Follows the kernel; ends when this and all clones of [`Self::table`] are dropped.
+/// Follows the kernel; ends when nobody has [`Self::news`] any more.
 pub struct Resolver {
-    /// The latest table. A new one is sent only when it differs from the one before.
-    pub table: watch::Receiver<Arc<Table>>,
-    requests: Arc<Requests>,
+    /// What has changed, in order.
+    pub news: mpsc::UnboundedReceiver<News>,
+    /// How to ask for more.
+    pub asker: Asker,
 }
 
-impl Resolver {
+/// A way to have the kernel resolve neighbours.
+#[derive(Clone)]
+pub struct Asker(Arc<Requests>);
+
+impl Asker {
     /// Asks the kernel to resolve a neighbour now. Never blocks; repetitions within a second, and
     /// what exceeds the rate that a neighbour table bears, are dropped.
     pub fn request(&self, address: IpAddr, ifindex: u32) {
-        self.requests.add(Key { ifindex, address });
+        self.0.add(Key { ifindex, address });
     }
 }
 
-/// Starts to resolve `targets` in the calling thread's network namespace, on the current tokio
-/// runtime. Once the sender of `targets` is gone, its last set stays.
+/// Starts to resolve what is `wanted` in the calling thread's network namespace, on the current
+/// tokio runtime. Once its sender is gone, the targets stay as they are.
 ///
 /// # Errors
 /// If the kernel refuses a netlink socket. Later errors are logged and lead to a new socket.
-pub fn spawn(targets: watch::Receiver<Arc<BTreeSet<IpAddr>>>) -> anyhow::Result<Resolver> {
+pub fn spawn(wanted: mpsc::UnboundedReceiver<Wanted>) -> anyhow::Result<Resolver> {
     let kernel = Kernel::connect().context("cannot follow the kernel's routes")?;
     let requests = Arc::new(Requests::default());
-    let (publisher, table) = watch::channel(Arc::default());
-    tokio::spawn(Follower::new(targets, requests.clone(), publisher).run(kernel));
-    Ok(Resolver { table, requests })
+    let (publisher, news) = mpsc::unbounded_channel();
+    tokio::spawn(Follower::new(wanted, requests.clone(), publisher).run(kernel));
+    let asker = Asker(requests);
+    Ok(Resolver { news, asker })
 }

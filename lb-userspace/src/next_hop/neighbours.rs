@@ -13,7 +13,7 @@ pub(super) struct Key {
     pub(super) address: IpAddr,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Neighbour {
     state: NeighbourState,
     mac: Option<[u8; 6]>,
@@ -37,17 +37,16 @@ impl Neighbour {
 pub(super) struct Neighbours(HashMap<Key, Neighbour>);
 
 impl Neighbours {
-    /// Takes in an entry that exists; says whether its usable MAC address changed.
-    pub(super) fn set(&mut self, message: &NeighbourMessage) -> bool {
-        let Some((key, neighbour)) = parse(message) else {
-            return false;
-        };
+    /// Takes in an entry that exists: which one, and whether its usable MAC address changed.
+    pub(super) fn set(&mut self, message: &NeighbourMessage) -> Option<(Key, bool)> {
+        let (key, neighbour) = parse(message)?;
         let before = self.usable(&key);
         self.0.insert(key, neighbour);
-        before != neighbour.usable()
+        Some((key, before != neighbour.usable()))
     }
 
-    /// Takes in that an entry was deleted; says whether a usable MAC address went with it.
+    /// Takes in that an entry was deleted: which one, and whether a usable MAC address went with
+    /// it.
     ///
     /// Of one that is `needed`, the MAC address stays, as stale: the kernel's garbage collection
     /// takes entries that are perfectly well, and a kick soon tells. (An entry that an operator
@@ -56,21 +55,41 @@ impl Neighbours {
         &mut self,
         message: &NeighbourMessage,
         needed: impl Fn(&Key) -> bool,
-    ) -> bool {
-        let Some((key, _)) = parse(message) else {
-            return false;
-        };
+    ) -> Option<(Key, bool)> {
+        let (key, _) = parse(message)?;
         let usable = self.usable(&key).is_some();
         match self.0.get_mut(&key) {
             Some(neighbour) if usable && needed(&key) => {
                 neighbour.state = NeighbourState::Stale;
-                false
+                Some((key, false))
             }
             _ => {
                 self.0.remove(&key);
-                usable
+                Some((key, usable))
             }
         }
+    }
+
+    /// Takes in all entries that exist: those that are others now, and whether their usable MAC
+    /// addresses changed. What is gone and `needed` stays as in [`Neighbours::remove`].
+    pub(super) fn replace(&mut self, new: Self, needed: impl Fn(&Key) -> bool) -> Vec<(Key, bool)> {
+        let old = std::mem::replace(self, new);
+        let mut changed = Vec::new();
+        for (key, before) in &old.0 {
+            match self.0.get(key) {
+                Some(now) if now == before => {}
+                Some(now) => changed.push((*key, now.usable() != before.usable())),
+                None if before.usable().is_some() && needed(key) => {
+                    let state = NeighbourState::Stale;
+                    self.0.insert(*key, Neighbour { state, ..*before });
+                    changed.push((*key, false));
+                }
+                None => changed.push((*key, before.usable().is_some())),
+            }
+        }
+        let come = self.0.iter().filter(|(key, _)| !old.0.contains_key(key));
+        changed.extend(come.map(|(key, now)| (*key, now.usable().is_some())));
+        changed
     }
 
     /// A neighbour's MAC address, if frames may be sent to it.
@@ -88,16 +107,6 @@ impl Neighbours {
                 Reachable | Delay | Probe | Permanent | Noarp
             )
         })
-    }
-
-    /// Whether another state of all neighbours has the same usable MAC addresses.
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
-        let known_to = |one: &Self, other: &Self| {
-            one.0
-                .iter()
-                .all(|(key, neighbour)| neighbour.usable() == other.usable(key))
-        };
-        known_to(self, other) && known_to(other, self)
     }
 }
 

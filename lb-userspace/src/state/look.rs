@@ -104,7 +104,10 @@ impl Owner {
         let checked = pool.health_check.is_some();
         let desired = self.desired.pools.get(pool_name);
         let desired = desired.and_then(|pool| pool.get(name));
-        let forwarded = self.conditions.get(pool_name).is_some_and(|is| is.forwarded);
+        let forwarded = self
+            .conditions
+            .get(pool_name)
+            .is_some_and(|is| is.forwarded);
         let unreachable = forwarded.then(|| self.reach.view(config.address.ip()));
         Ok(BackendView {
             config: config.clone(),

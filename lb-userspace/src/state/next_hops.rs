@@ -59,7 +59,9 @@ impl Owner {
         let services = services.filter_map(|name| self.live.config().services.get(name));
         let mut pools: BTreeSet<&str> = services.flat_map(|service| service.pools()).collect();
         pools.extend(touched.pools.keys().map(String::as_str));
-        let newcomers = pools.into_iter().flat_map(|pool| self.newcomers_alone(pool));
+        let newcomers = pools
+            .into_iter()
+            .flat_map(|pool| self.newcomers_alone(pool));
         let newcomers: BTreeSet<IpAddr> = newcomers.collect();
         if newcomers.is_empty() {
             return;

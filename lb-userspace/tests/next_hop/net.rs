@@ -1,22 +1,19 @@
 //! Two network namespaces, and a resolver in one of them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     net::IpAddr,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use lb_userspace::next_hop::{self, NextHop, Resolution, Resolver, Table, Why};
+use lb_userspace::next_hop::{self, Asker, News, NextHop, Resolution, Wanted, Why};
 use nix::sched::{CloneFlags, setns};
 use tokio::{
-    sync::watch,
+    sync::mpsc,
     time::{sleep, timeout},
 };
 
@@ -121,9 +118,17 @@ impl Net {
                     .build()
                     .unwrap();
                 runtime.block_on(async {
-                    let (targets, receiver) = watch::channel(Arc::new(targets));
+                    let (wanted, receiver) = mpsc::unbounded_channel();
                     let resolver = next_hop::spawn(receiver).unwrap();
-                    test(&mut Probe { targets, resolver }).await;
+                    let mut probe = Probe {
+                        wanted,
+                        targets: BTreeSet::new(),
+                        asker: resolver.asker,
+                        news: resolver.news,
+                        table: Table::default(),
+                    };
+                    probe.want(targets);
+                    test(&mut probe).await;
                 });
             });
             if let Err(panic) = test.join() {
@@ -158,22 +163,56 @@ pub(super) fn addresses(addresses: &[&str]) -> BTreeSet<IpAddr> {
     addresses.iter().map(|a| a.parse().unwrap()).collect()
 }
 
+/// All that the resolver has told.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    pub(super) next_hops: BTreeMap<IpAddr, Resolution>,
+    pub(super) epoch: u32,
+}
+
+impl Table {
+    fn take_in(&mut self, news: News) {
+        self.epoch = news.epoch;
+        for (address, resolution) in news.told {
+            let before = match resolution {
+                Some(new) => self.next_hops.insert(address, new),
+                None => self.next_hops.remove(&address),
+            };
+            let now = self.next_hops.get(&address);
+            assert_ne!(before.as_ref(), now, "{address}: that is no news");
+        }
+    }
+}
+
 pub(super) struct Probe {
-    pub(super) targets: watch::Sender<Arc<BTreeSet<IpAddr>>>,
-    pub(super) resolver: Resolver,
+    pub(super) wanted: mpsc::UnboundedSender<Wanted>,
+    targets: BTreeSet<IpAddr>,
+    pub(super) asker: Asker,
+    news: mpsc::UnboundedReceiver<News>,
+    pub(super) table: Table,
 }
 
 impl Probe {
+    /// Wants these targets and no others.
+    pub(super) fn want(&mut self, targets: BTreeSet<IpAddr>) {
+        let changed = self.targets.symmetric_difference(&targets);
+        let changed = changed.map(|address| (*address, targets.contains(address)));
+        self.wanted.send(changed.collect()).unwrap();
+        self.targets = targets;
+    }
+
     /// Waits for a table that has what is wanted.
-    pub(super) async fn wait_for(&mut self, mut wanted: impl FnMut(&Table) -> bool) -> Arc<Table> {
+    pub(super) async fn wait_for(&mut self, mut wanted: impl FnMut(&Table) -> bool) -> Table {
         let found = async {
-            let table = self.resolver.table.wait_for(|table| wanted(table)).await;
-            table.expect("the resolver has ended").clone()
+            while !wanted(&self.table) {
+                let news = self.news.recv().await;
+                self.table.take_in(news.expect("the resolver has ended"));
+            }
         };
-        let Ok(table) = timeout(PATIENCE, found).await else {
-            panic!("still {:?}", *self.resolver.table.borrow());
-        };
-        table
+        if timeout(PATIENCE, found).await.is_err() {
+            panic!("still {:?}", self.table);
+        }
+        self.table.clone()
     }
 
     pub(super) async fn wait_until(
@@ -210,12 +249,11 @@ impl Probe {
         found.unwrap()
     }
 
-    /// Waits until no new table has come for a while.
-    pub(super) async fn quiet(&mut self) -> Arc<Table> {
-        while timeout(Duration::from_secs(1), self.resolver.table.changed())
-            .await
-            .is_ok()
-        {}
-        self.resolver.table.borrow().clone()
+    /// Waits until nothing new has come for a while.
+    pub(super) async fn quiet(&mut self) -> Table {
+        while let Ok(news) = timeout(Duration::from_secs(1), self.news.recv()).await {
+            self.table.take_in(news.expect("the resolver has ended"));
+        }
+        self.table.clone()
     }
 }

@@ -30,8 +30,8 @@ pub(crate) struct Backends {
     by_id: HashMap<u32, Known>,
     pools: HashMap<Arc<str>, Members>,
     by_address: HashMap<IpAddr, Vec<u32>>,
-    /// Whether the addresses are others than when this was last asked for.
-    moved: bool,
+    /// Addresses where there was somebody, or nobody, when this was last asked for.
+    moved: BTreeSet<IpAddr>,
     dead: BTreeSet<u32>,
     /// Of them, those that have never been seen alive.
     absent: BTreeSet<u32>,
@@ -69,7 +69,7 @@ impl Backends {
             by_id: HashMap::new(),
             pools: HashMap::new(),
             by_address: HashMap::new(),
-            moved: false,
+            moved: BTreeSet::new(),
             dead: BTreeSet::new(),
             absent: BTreeSet::new(),
             retired: BTreeMap::new(),
@@ -161,13 +161,8 @@ impl Backends {
             .map(|known| (known.key.address, known.key.port))
     }
 
-    /// The addresses of all that packets may still go to.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.by_address.keys().copied()
-    }
-
-    /// Whether they are others than at the last call.
-    pub(crate) fn take_moved(&mut self) -> bool {
+    /// Addresses where somebody has come, or nobody is left, since the last call.
+    pub(crate) fn take_moved(&mut self) -> BTreeSet<IpAddr> {
         std::mem::take(&mut self.moved)
     }
 

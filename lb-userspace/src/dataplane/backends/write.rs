@@ -150,7 +150,9 @@ impl Backends {
                 };
                 self.by_id.insert(id, known);
                 let there = self.by_address.entry(backend.address).or_default();
-                self.moved |= there.is_empty();
+                if there.is_empty() {
+                    self.moved.insert(backend.address);
+                }
                 there.push(id);
                 outcome.joined.push((backend.address, backend.port));
                 id
@@ -219,7 +221,7 @@ impl Backends {
                     ids.retain(|other| *other != id);
                     if ids.is_empty() {
                         self.by_address.remove(&key.address);
-                        self.moved = true;
+                        self.moved.insert(key.address);
                     }
                 }
                 if let Some(members) = self.pools.get_mut(&key.pool) {
