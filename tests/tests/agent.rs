@@ -8,11 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
 use lab::{
     Lab, Plan,
     load::{Load, Results, Work},
     ping, servers,
 };
+use lb_common::abi::ServiceKey;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use weir_tests::agent::{Agent, binary, pool};
@@ -44,13 +46,20 @@ fn document(lab: &Lab) -> Value {
 }
 
 fn scene() -> Result<Scene> {
+    scene_with(|_| ())
+}
+
+/// With a configuration that is changed before the agent starts.
+fn scene_with(change: impl FnOnce(&mut Value)) -> Result<Scene> {
     let lab = Lab::new(&Plan::default())?;
     let web = lab
         .backends()
         .iter()
         .map(|backend| servers::nginx(backend, PORT));
     let web = web.collect::<Result<Vec<_>>>()?;
-    let agent = Agent::start(&lab, &document(&lab))?;
+    let mut document = document(&lab);
+    change(&mut document);
+    let agent = Agent::start(&lab, &document)?;
     Ok(Scene {
         agent,
         _web: web,
@@ -477,5 +486,112 @@ fn a_failing_test_cleans_up() -> Result<()> {
     assert!(left.is_empty(), "{left:?}");
     assert!(!directory.exists());
     assert!(!std::path::Path::new(&format!("/proc/{agent}")).exists());
+    Ok(())
+}
+
+/// Puts entries into a map of the agent's until the kernel takes no more; what takes them out
+/// again.
+fn fill(agent: &mut Agent, name: &str) -> Result<impl FnOnce() -> Result<()> + use<>> {
+    let process = agent.process().id();
+    let mut found = None;
+    for entry in std::fs::read_dir(format!("/proc/{process}/fdinfo"))? {
+        let info = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let id = info.lines().find_map(|line| line.strip_prefix("map_id:"));
+        let Some(id) = id.map(|id| id.trim().parse()).transpose()? else {
+            continue;
+        };
+        if MapInfo::from_id(id)?.name_as_str() == Some(name) {
+            found = Some(MapData::from_id(id)?);
+        }
+    }
+    let map = found.with_context(|| format!("the agent has no {name}"))?;
+    const KEY: usize = size_of::<ServiceKey>();
+    let mut map: HashMap<MapData, [u8; KEY], u32> = Map::from_map_data(map)?.try_into()?;
+    // No address begins so.
+    let key = |number: u8| [[0xff, number], [0; 2]].concat().repeat(KEY / 4);
+    let keys = (0..=255).map(move |number| key(number).try_into().expect("the size of a key"));
+    let keys: Vec<[u8; KEY]> = keys
+        .take_while(|key| map.insert(*key, 0, 0).is_ok())
+        .collect();
+    ensure!(
+        !keys.is_empty() && keys.len() < 256,
+        "{} filled it",
+        keys.len()
+    );
+    Ok(move || Ok(keys.iter().try_for_each(|key| map.remove(key))?))
+}
+
+/// The configuration, and services' digests and what backends are used by name.
+type State = (Value, Vec<(String, String)>, Vec<(String, bool)>);
+
+/// Everything that a change might have left half made.
+fn state(agent: &Agent) -> Result<State> {
+    let services = agent.services()?.into_iter();
+    let services = services.map(|(name, view)| (name, view.counters.digest));
+    let pools = agent.pools()?;
+    let backends = pools.values().flat_map(|pool| &pool.backends);
+    let backends = backends.map(|(name, view)| (name.clone(), view.in_use));
+    Ok((
+        agent.get("/v1/config")?,
+        services.collect(),
+        backends.collect(),
+    ))
+}
+
+/// The kernel refuses a write in the middle of a change: the answer names the map, nothing of the
+/// change stays, others can be made, and the same when there is room.
+#[test]
+fn what_the_kernel_refuses_changes_nothing() -> Result<()> {
+    let mut scene = scene_with(|document| {
+        document["agent"]["limits"] = json!({ "backends": 10, "services": 10 });
+    })?;
+    let third = &scene.lab.backends()[2];
+    let at = |port: u16| json!({ "address": SocketAddr::new(third.addresses.v4.into(), port) });
+    let _more = [PORT + 1, PORT + 2].map(|port| servers::nginx(third, port));
+    let other = json!({ "backends": { "other": at(PORT + 1) } });
+    scene.agent.change("PUT", "/v1/pools/other", &other)?;
+    let service = |port: u16| {
+        json!({
+            "address": scene.vip.ip(), "port": port, "protocol": "tcp", "mode": "nat",
+            "pool": "other",
+        })
+    };
+    let second = json!({ "address": scene.backend(1) });
+    let pool = json!({ "backends": { "be2": second, "be4": at(PORT + 2) } });
+    for (map, path, body) in [
+        ("RETURNS", "/v1/pools/web/backends/be3", at(PORT)),
+        ("RETURNS", "/v1/pools/web", pool),
+        ("SERVICES_BY_KEY", "/v1/services/new", service(PORT + 1)),
+        ("RETURNS", "/v1/services/new", service(PORT + 1)),
+        ("RETURNS", "/v1/services/web", service(PORT)),
+    ] {
+        let before = state(&scene.agent)?;
+        let empty = fill(&mut scene.agent, map)?;
+        let (status, answer) = scene.agent.request("PUT", path, &body.to_string())?;
+        ensure!(
+            status == 500 && answer.contains(map),
+            "{path}: {status} {answer}"
+        );
+        assert_eq!(state(&scene.agent)?, before, "{path}");
+        scene.ask(scene.vip, 20)?;
+        // What needs no room is not held up.
+        for weight in [50, 100] {
+            let path = "/v1/pools/web/backends/be1/weight";
+            scene
+                .agent
+                .change("PUT", path, &json!({ "weight": weight }))
+                .context("after a refusal")?;
+        }
+        assert_eq!(state(&scene.agent)?, before, "{path}");
+        empty()?;
+        scene.agent.change("PUT", path, &body)?;
+        scene.ask(scene.vip, 20)?;
+        // As before, for the next.
+        match path.starts_with("/v1/services/new") {
+            true => scene.agent.change("DELETE", path, &Value::Null)?,
+            false => scene.agent.change("PUT", "/v1/config", &before.0)?,
+        }
+        assert_eq!(state(&scene.agent)?, before, "{path}");
+    }
     Ok(())
 }

@@ -243,7 +243,7 @@ impl Applied {
     }
 
     fn write(&mut self, maps: &mut Maps, next_hops: &NextHops) -> anyhow::Result<()> {
-        self.write_backends(maps, next_hops)?;
+        self.write_new(maps, next_hops)?;
         let Self {
             services,
             backends,
@@ -265,10 +265,6 @@ impl Applied {
         };
         let (stay, go): (Vec<&String>, Vec<&String>) =
             (unfinished.services.iter()).partition(|name| desired.services.contains_key(*name));
-        for name in &stay {
-            services.prepare(&mut to, name, &desired.services[*name]);
-        }
-
         let mut affected: BTreeSet<(&str, &str)> = BTreeSet::new();
         let mut buried: BTreeSet<&str> = BTreeSet::new();
         for &name in &stay {
@@ -331,8 +327,8 @@ impl Applied {
         for name in std::mem::take(&mut unfinished.local) {
             services.write_local(maps, &name, desired.local.get(&name));
         }
-        maps.services_by_key.finish().context("service keys")?;
-        maps.returns.finish().context("return keys")?;
+        maps.services_by_key.finish()?;
+        maps.returns.finish()?;
         settings.features = needed;
         maps.settings.write(0, &settings);
         for name in go {
@@ -341,7 +337,42 @@ impl Applied {
         Ok(())
     }
 
-    fn write_backends(&mut self, maps: &mut Maps, next_hops: &NextHops) -> anyhow::Result<()> {
+    /// Writes what must be there before any packet can reach a backend: those of pools, and the
+    /// way back of their answers. Where the kernel refuses a part of it, what is new goes again:
+    /// nothing names it yet, and what of it stayed would be in the way of later changes.
+    fn write_new(&mut self, maps: &mut Maps, next_hops: &NextHops) -> anyhow::Result<()> {
+        let mut new = Vec::new();
+        let mut answered = Vec::new();
+        // What goes may be among those.
+        let refused = maps.returns.refused();
+        let written = self.write_backends(maps, next_hops, &mut new);
+        let written = written.and_then(|()| {
+            let services = self.unfinished.services.iter();
+            let desired = &self.desired.services;
+            for (name, service) in services.filter_map(|name| desired.get_key_value(name)) {
+                let idle = self.longest_idle;
+                let before = (self.services).prepare(maps, &self.backends, (name, service), idle);
+                answered.extend(before.map(|before| (name.clone(), before)));
+            }
+            maps.returns.check(refused)
+        });
+        if written.is_err() {
+            for (name, before) in answered {
+                self.services.unprepare(maps, &self.backends, &name, before);
+            }
+            for backend in self.backends.forget(maps, &new) {
+                self.services.left(maps, &backend);
+            }
+        }
+        written
+    }
+
+    fn write_backends(
+        &mut self,
+        maps: &mut Maps,
+        next_hops: &NextHops,
+        new: &mut Vec<u32>,
+    ) -> anyhow::Result<()> {
         let none = DesiredPool::new();
         for (pool, stale) in &mut self.unfinished.pools {
             let desired = self.desired.pools.get(pool);
@@ -355,6 +386,7 @@ impl Applied {
             };
             let result = self.backends.write(&mut to, pool, desired, &mut outcome);
             *stale |= outcome.changed;
+            new.append(&mut outcome.new);
             self.services.joined(maps, pool, &outcome.joined);
             result?;
         }

@@ -13,6 +13,8 @@ use super::{mapped::MappedArray, raw::Raw};
 
 /// Both, and what they hold.
 pub(crate) struct Keys {
+    /// The map's name, for people.
+    name: &'static str,
     map: HashMap<MapData, Raw<ServiceKey>, u32>,
     front: MappedArray<Front>,
     held: collections::HashMap<ServiceKey, u32>,
@@ -26,10 +28,12 @@ pub(crate) struct Keys {
 impl Keys {
     /// An empty map, and an empty array of a power of two of entries.
     pub(crate) fn new(
+        name: &'static str,
         map: HashMap<MapData, Raw<ServiceKey>, u32>,
         front: MappedArray<Front>,
     ) -> Self {
         Self {
+            name,
             map,
             front,
             held: collections::HashMap::new(),
@@ -64,8 +68,27 @@ impl Keys {
             self.write(key);
         }
         match self.error.take() {
-            Some(error) if !self.refused.is_empty() => Err(error),
+            Some(error) if !self.refused.is_empty() => {
+                Err(error.context(format!("the map {}", self.name)))
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// How many keys the kernel has not taken.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// Tells whether it took all since there were `before` that it had not.
+    ///
+    /// # Errors
+    ///
+    /// What it said of the last.
+    pub(crate) fn check(&mut self, before: usize) -> anyhow::Result<()> {
+        match self.refused.len() > before {
+            true => self.finish(),
+            false => Ok(()),
         }
     }
 

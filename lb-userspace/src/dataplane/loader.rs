@@ -199,10 +199,12 @@ fn open_maps(ebpf: &mut Ebpf, limits: Limits) -> anyhow::Result<Maps> {
         services: Arc::new(mapped(ebpf, "SERVICES", limits.services + 1)?),
         backends: mapped(ebpf, "BACKENDS", limits.backends + 1)?,
         services_by_key: Keys::new(
+            "SERVICES_BY_KEY",
             take(ebpf, "SERVICES_BY_KEY")?.try_into()?,
             mapped(ebpf, "SERVICES_FRONT", services_front)?,
         ),
         returns: Keys::new(
+            "RETURNS",
             take(ebpf, "RETURNS")?.try_into()?,
             mapped(ebpf, "RETURNS_FRONT", returns_front)?,
         ),

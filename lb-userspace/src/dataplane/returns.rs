@@ -35,8 +35,8 @@ pub(crate) struct Returns {
 }
 
 impl Returns {
-    /// Makes it so that these answer for a service, and no others. Those that did so before
-    /// still do for `linger`, if that is given: their connections may live on.
+    /// Makes it so that these answer for a service, and no others; those that did before, if they
+    /// are others. They still do for `linger`, if that is given: their connections may live on.
     pub(crate) fn set(
         &mut self,
         keys: &mut Keys,
@@ -44,10 +44,10 @@ impl Returns {
         service: &str,
         new: Vec<Answering>,
         linger: Option<Duration>,
-    ) {
+    ) -> Option<Vec<Answering>> {
         let old = self.by_service.get(service).cloned().unwrap_or_default();
         if old == new {
-            return;
+            return None;
         }
         self.by_service.insert(service.to_owned(), new.clone());
         for answering in new.iter().filter(|new| !old.contains(new)) {
@@ -57,18 +57,19 @@ impl Returns {
                 self.claim(keys, answering, endpoint);
             }
         }
-        for answering in old.into_iter().filter(|old| !new.contains(old)) {
+        for answering in old.iter().filter(|old| !new.contains(old)) {
             match linger {
                 Some(linger) => {
                     let until = Instant::now() + linger;
-                    self.lingering.push((until, answering));
+                    self.lingering.push((until, answering.clone()));
                 }
-                None => self.drop(keys, backends, &answering),
+                None => self.drop(keys, backends, answering),
             }
         }
         if new.is_empty() {
             self.by_service.remove(service);
         }
+        Some(old)
     }
 
     /// Backends have joined a pool.

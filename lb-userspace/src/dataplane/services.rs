@@ -117,13 +117,31 @@ impl Services {
     }
 
     /// Has answers of a service's backends find it before any packet can reach them, if the
-    /// service is there already.
-    pub(crate) fn prepare(&mut self, to: &mut Writing<'_>, name: &str, service: &DesiredService) {
-        if let Some(applied) = self.get(name)
-            && applied.key == key_of(service)
-        {
-            self.write_returns(to, name, service, applied.index);
+    /// service is there already; whose did before, where that is another.
+    pub(crate) fn prepare(
+        &mut self,
+        maps: &mut Maps,
+        backends: &Backends,
+        (name, service): (&str, &DesiredService),
+        longest_idle: Duration,
+    ) -> Option<Vec<Answering>> {
+        let applied = self.get(name)?;
+        if applied.key != key_of(service) {
+            return None;
         }
+        let new = answering(service, applied.index);
+        (self.returns).set(&mut maps.returns, backends, name, new, Some(longest_idle))
+    }
+
+    /// Undoes [`Services::prepare`].
+    pub(crate) fn unprepare(
+        &mut self,
+        maps: &mut Maps,
+        backends: &Backends,
+        name: &str,
+        before: Vec<Answering>,
+    ) {
+        (self.returns).set(&mut maps.returns, backends, name, before, None);
     }
 
     /// Backends have joined a pool: their answers find its services.
@@ -188,6 +206,7 @@ impl Services {
             return Ok(());
         }
         self.by_key.insert(key, name.to_owned());
+        let refused = to.maps.returns.refused();
         self.returns.set(
             &mut to.maps.returns,
             to.backends,
@@ -195,6 +214,8 @@ impl Services {
             answering(service, index),
             None,
         );
+        // Before any packet finds it.
+        to.maps.returns.check(refused)?;
         let any_port = ServiceKey::any_port(key.family, key.address);
         self.count(to.maps, any_port, |count| count.0 += 1);
         to.maps.services_by_key.set(key, index);

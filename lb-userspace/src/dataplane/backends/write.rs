@@ -28,6 +28,8 @@ pub(crate) struct Outcome {
     pub(crate) changed: bool,
     /// Address and port of those that were not there before.
     pub(crate) joined: Vec<(IpAddr, u16)>,
+    /// Ids of those that no agent has had before.
+    pub(crate) new: Vec<u32>,
 }
 
 /// What writing needs beside the backends.
@@ -129,9 +131,11 @@ impl Backends {
                     Some(id) => id,
                     None => {
                         let (id, used) = self.ids.take(to.now).context("no backend id is left")?;
-                        if used {
-                            to.maps.reset_backend_counters(id)?;
+                        if used && let Err(error) = to.maps.reset_backend_counters(id) {
+                            self.ids.give_back(id, to.now, Duration::ZERO);
+                            return Err(error).context("BACKEND_COUNTERS");
                         }
+                        outcome.new.push(id);
                         id
                     }
                 };
@@ -209,31 +213,43 @@ impl Backends {
         let freed: Vec<u32> = (self.retired.extract_if(.., free))
             .map(|(id, _)| id)
             .collect();
-        freed
-            .into_iter()
-            .filter_map(|id| {
-                maps.backends.write(id, &NOBODY);
-                self.dead.remove(&id);
-                self.absent.remove(&id);
-                self.ids.give_back(id, seen, Duration::ZERO);
-                let key = self.by_id.remove(&id)?.key;
-                if let Some(ids) = self.by_address.get_mut(&key.address) {
-                    ids.retain(|other| *other != id);
-                    if ids.is_empty() {
-                        self.by_address.remove(&key.address);
-                        self.moved.insert(key.address);
-                    }
-                }
-                if let Some(members) = self.pools.get_mut(&key.pool) {
-                    let endpoint = (key.name.clone(), key.address, key.port);
-                    members.retired.remove(&endpoint);
-                    if members.live.is_empty() && members.retired.is_empty() {
-                        self.pools.remove(&key.pool);
-                    }
-                }
-                Some(key)
-            })
-            .collect()
+        let freed = freed.into_iter();
+        freed.filter_map(|id| self.end(maps, id, seen)).collect()
+    }
+
+    /// Undoes that these have come, which no packet can have been sent to, and returns what they
+    /// were.
+    pub(crate) fn forget(&mut self, maps: &Maps, new: &[u32]) -> Vec<BackendKey> {
+        let now = Instant::now();
+        let new = new.iter();
+        new.filter_map(|&id| self.end(maps, id, now)).collect()
+    }
+
+    /// Frees one that has no flow; its id may be used again at once.
+    fn end(&mut self, maps: &Maps, id: u32, now: Instant) -> Option<BackendKey> {
+        maps.backends.write(id, &NOBODY);
+        self.dead.remove(&id);
+        self.absent.remove(&id);
+        self.ids.give_back(id, now, Duration::ZERO);
+        let key = self.by_id.remove(&id)?.key;
+        if let Some(ids) = self.by_address.get_mut(&key.address) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_address.remove(&key.address);
+                self.moved.insert(key.address);
+            }
+        }
+        if let Some(members) = self.pools.get_mut(&key.pool) {
+            if members.live.get(&key.name) == Some(&id) {
+                members.live.remove(&key.name);
+            }
+            let endpoint = (key.name.clone(), key.address, key.port);
+            members.retired.remove(&endpoint);
+            if members.live.is_empty() && members.retired.is_empty() {
+                self.pools.remove(&key.pool);
+            }
+        }
+        Some(key)
     }
 }
 
