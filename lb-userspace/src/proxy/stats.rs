@@ -99,6 +99,8 @@ counters!(
         own_answers,
         /// Requests that could not be read as HTTP and were refused.
         malformed,
+        /// Connections of HTTP/2 that made work without asking for anything, and were closed.
+        floods,
         /// Tries after the first.
         retries,
         /// Retries that the budget did not allow.

@@ -8,6 +8,7 @@ mod drains;
 mod failures;
 mod floods;
 mod grpc;
+mod http2;
 mod idle;
 mod malformed;
 mod metrics;

@@ -90,7 +90,7 @@ pub(super) fn backends(
     )
 }
 
-const SERVICE: [Row<HttpCounters>; 9] = [
+const SERVICE: [Row<HttpCounters>; 10] = [
     ("connections", "Connections of clients", |http| {
         http.connections
     }),
@@ -102,6 +102,11 @@ const SERVICE: [Row<HttpCounters>; 9] = [
         "malformed_requests",
         "Requests that were refused as no HTTP",
         |http| http.malformed,
+    ),
+    (
+        "floods",
+        "Connections of HTTP/2 that made work without asking for anything, and were closed",
+        |http| http.floods,
     ),
     ("retries", "Tries after the first", |http| http.retries),
     (

@@ -48,7 +48,7 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
             stream,
             prefix: bytes,
             traffic: link.traffic.clone(),
-            guarded: true,
+            frames: None,
         };
         let service = service_fn(|request| handle(link.clone(), request));
         let mut connection = Box::new(builder.serve_connection(io, service));

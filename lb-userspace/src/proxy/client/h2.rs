@@ -1,13 +1,13 @@
 //! A client's HTTP/2 connection.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, task::Poll};
+use std::{error::Error as _, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
 use hyper::{body::Bytes, server::conn::http2::Builder, service::service_fn};
 
-use super::{Link, SECOND, passed};
+use super::{Link, SECOND, linger::linger, passed};
 use crate::proxy::{
     executor::Local,
-    io::{ClientIo, Stream},
+    io::{ClientIo, Http2Io, Stream},
     request::handle,
     timers::Timer,
 };
@@ -22,15 +22,25 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// client's errors; with more the connection ends (rapid reset, CVE-2023-44487 and -2025-8671).
 const RESETS: (usize, usize) = (20, 128);
 
+/// How the connection ends.
+enum End {
+    /// hyper is done with it.
+    Done,
+    /// The client makes work without asking for anything; it has been told, where that could be.
+    Flood,
+    /// Something took too long.
+    Late,
+}
+
 /// Serves the connection, of which the first bytes were read already.
 pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
     let http = link.listener.service().plan.http.clone();
-    let io = ClientIo {
+    let io = Http2Io::new(ClientIo {
         stream,
         prefix: bytes,
         traffic: link.traffic.clone(),
-        guarded: false,
-    };
+        frames: Some(link.traffic.frames()),
+    });
     let service = {
         let link = link.clone();
         // In a box: hyper and the runtime move it several times before it is first polled.
@@ -46,14 +56,19 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
             .max_send_buf_size(SEND_BUFFER)
             .max_pending_accept_reset_streams(RESETS.0)
             .max_local_error_reset_streams(RESETS.1)
-            .serve_connection(io, service),
+            .serve_connection(io.clone(), service),
     );
     let timer = Timer::new(&link.worker.timers);
     timer.set(SECOND);
     let mut told = false;
-    poll_fn(|cx| {
-        if Pin::new(&mut *connection).poll(cx).is_ready() {
-            return Poll::Ready(());
+    let end = poll_fn(|cx| {
+        if let Poll::Ready(done) = Pin::new(&mut *connection).poll(cx) {
+            let flood = done.is_err_and(|error| is_flood(&error));
+            return Poll::Ready(if flood { End::Flood } else { End::Done });
+        }
+        if io.is_flood() {
+            io.calm(cx);
+            return Poll::Ready(End::Flood);
         }
         let (traffic, timeouts) = (&link.traffic, &http.timeouts);
         let mut goodbye = link.listener.is_closing();
@@ -69,7 +84,7 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
             let late = passed(link, traffic.last(), still);
             // Those who do not heed the goodbye are cut.
             if link.listener.is_over(&link.worker) || (late && (told || link.in_flight.get() > 0)) {
-                return Poll::Ready(());
+                return Poll::Ready(End::Late);
             }
             goodbye |= late;
         }
@@ -77,10 +92,26 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
             told = true;
             Pin::new(&mut *connection).graceful_shutdown();
             if Pin::new(&mut *connection).poll(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(End::Done);
             }
         }
         Poll::Pending
     })
     .await;
+    drop(connection);
+    if let End::Flood = end {
+        link.listener.service().stats().floods.add(1);
+        tracing::debug!(client = %link.peer, "a flood of HTTP/2");
+        if let Some(stream) = io.into_stream() {
+            linger(link, stream).await;
+        }
+    }
+}
+
+/// Whether h2 has ended the connection as it became too much.
+fn is_flood(error: &hyper::Error) -> bool {
+    let h2 = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }

@@ -13,7 +13,7 @@ use hyper::{
     rt::{Read, ReadBufCursor, Write},
 };
 
-use super::{Guard, Stream};
+use super::{Frames, Guard, Stream};
 use crate::proxy::timers::Timers;
 
 /// What happens on a client's connection.
@@ -65,14 +65,22 @@ impl Traffic {
         self.read.set(self.timers.now());
     }
 
-    fn look(&self, bytes: &[u8], guarded: bool) {
+    fn look(&self, bytes: &[u8], frames: Option<&mut Frames>) {
         self.touch();
-        if guarded {
-            if !self.guard.is_inside() {
-                self.head_began.set(self.timers.now());
+        match frames {
+            Some(frames) => frames.receive(bytes, self.timers.now()),
+            None => {
+                if !self.guard.is_inside() {
+                    self.head_began.set(self.timers.now());
+                }
+                self.guard.feed(bytes);
             }
-            self.guard.feed(bytes);
         }
+    }
+
+    /// HTTP/2: what a connection that begins now is weighed with.
+    pub(crate) fn frames(&self) -> Frames {
+        Frames::new(self.timers.now())
     }
 
     /// Whether bytes wait until the client takes them.
@@ -95,8 +103,32 @@ pub(crate) struct ClientIo {
     /// Read already.
     pub(crate) prefix: Bytes,
     pub(crate) traffic: Rc<Traffic>,
-    /// Whether the guard looks on: HTTP/1.
-    pub(crate) guarded: bool,
+    /// HTTP/2: its frames. Without, the guard looks on: HTTP/1.
+    pub(crate) frames: Option<Frames>,
+}
+
+impl ClientIo {
+    /// See [`Frames::is_flood`].
+    pub(crate) fn is_flood(&self) -> bool {
+        self.frames.as_ref().is_some_and(Frames::is_flood)
+    }
+
+    /// So many bytes of these pieces were written, or not.
+    fn wrote<'a>(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(count)), Some(frames)) = (&result, &mut self.frames) {
+            let mut left = *count;
+            for piece in pieces {
+                let written = left.min(piece.len());
+                frames.send(&piece[..written]);
+                left -= written;
+            }
+        }
+        self.traffic.wrote(result)
+    }
 }
 
 impl Read for ClientIo {
@@ -108,14 +140,19 @@ impl Read for ClientIo {
         let this = &mut *self;
         if !this.prefix.is_empty() {
             let count = this.prefix.len().min(cursor.remaining());
-            this.traffic.look(&this.prefix[..count], this.guarded);
+            this.traffic
+                .look(&this.prefix[..count], this.frames.as_mut());
             cursor.put_slice(&this.prefix[..count]);
             this.prefix.advance(count);
             return Poll::Ready(Ok(()));
         }
-        let (traffic, guarded) = (&this.traffic, this.guarded);
+        if this.is_flood() {
+            // Whoever serves it looks, and ends it.
+            return Poll::Pending;
+        }
+        let (traffic, frames) = (&this.traffic, this.frames.as_mut());
         this.stream
-            .poll_fill(cx, cursor, |bytes| traffic.look(bytes, guarded))
+            .poll_fill(cx, cursor, |bytes| traffic.look(bytes, frames))
     }
 }
 
@@ -126,7 +163,7 @@ impl Write for ClientIo {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = self.stream.poll_write(cx, bytes);
-        self.traffic.wrote(result)
+        self.wrote(result, [bytes])
     }
 
     fn poll_write_vectored(
@@ -135,7 +172,7 @@ impl Write for ClientIo {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = self.stream.poll_write_vectored(cx, pieces);
-        self.traffic.wrote(result)
+        self.wrote(result, pieces.iter().map(|piece| &**piece))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -151,9 +188,9 @@ impl Write for ClientIo {
 
     /// HTTP/1: nothing, as who gets it back from hyper closes it, or makes a tunnel of it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.guarded {
-            true => Poll::Ready(Ok(())),
-            false => self.stream.poll_shutdown(cx),
+        match self.frames {
+            None => Poll::Ready(Ok(())),
+            Some(_) => self.stream.poll_shutdown(cx),
         }
     }
 }
