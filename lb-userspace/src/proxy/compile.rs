@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
+    time::SystemTime,
 };
 
 use lb_common::maglev::{self, log2_slots};
@@ -166,7 +167,12 @@ impl Registry {
         for (name, service) in &self.services {
             let server = service.tls.as_ref().and_then(|tls| tls.server.as_ref());
             if let Some(server) = server {
-                report("service", name, server.refresh());
+                let refreshed = server.refresh();
+                let anew = refreshed == Ok(true);
+                report("service", name, refreshed);
+                if anew {
+                    warn_of_ends(name, server);
+                }
             }
         }
         for (name, (_, pool)) in &self.pools {
@@ -198,7 +204,13 @@ impl Registry {
         }
         let tls = match &config.tls {
             _ if same_tls => old_tls,
-            Some(tls) => Some(Arc::new(service_tls(name, tls)?)),
+            Some(tls) => {
+                let tls = service_tls(name, tls)?;
+                if let Some(server) = &tls.server {
+                    warn_of_ends(name, server);
+                }
+                Some(Arc::new(tls))
+            }
             None => None,
         };
         let unusable = |error: anyhow::Error| Unusable::Service(name.to_owned(), error);
@@ -331,6 +343,17 @@ fn tables(members: &[Member]) -> (Vec<u32>, Vec<u32>) {
         places(maglev::in_turns(&taking, size)),
         places(maglev::build(&taking, size)),
     )
+}
+
+/// Says which of a service's certificates, which were just read, have ended or soon will.
+fn warn_of_ends(service: &str, server: &tls::Server) {
+    let now = SystemTime::now();
+    for expiry in server.expiries() {
+        if let Some(warning) = expiry.warning(now) {
+            let names = expiry.names.join(",");
+            tracing::warn!(service, names, "a certificate ends: {warning}");
+        }
+    }
 }
 
 fn report(what: &str, name: &str, refreshed: Result<bool, BadFile>) {

@@ -11,7 +11,11 @@ use lab::{Process, retry};
 use rustls::HandshakeKind;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use weir_tests::{agent::PATIENCE, certificate::self_signed, https::Https};
+use weir_tests::{
+    agent::PATIENCE,
+    certificate::{self_signed, valid_for},
+    https::Https,
+};
 
 use crate::scene::Scene;
 
@@ -33,6 +37,49 @@ fn get(scene: &Scene, name: &str, believe: &Path, more: &[&str], path: &str) -> 
     let url = format!("https://{name}:80{path}");
     let fixed = ["--resolve", &resolve, "--cacert", &believe, &url];
     scene.get(&[more, &fixed[..]].concat())
+}
+
+/// A certificate for two days is warned of when it is read, at the start and again; one for
+/// longer is not.
+#[test]
+fn certificates_that_end_soon_are_warned_of() -> Result<()> {
+    let mut scene = Scene::new(1, &json!({}), &json!({}))?;
+    let directory = scene.lab.directory();
+    let warnings = |scene: &Scene, file: &Path| {
+        let file = file.display().to_string();
+        let log = scene.agent.log();
+        let warned = |line: &&str| line.contains("WARN") && line.contains("expires on");
+        log.lines()
+            .filter(warned)
+            .filter(|line| line.contains(&file))
+            .count()
+    };
+    let (soon, soon_key) = self_signed(&directory, "soon", "a.test")?;
+    let (long, long_key) = valid_for(&directory, "long", "b.test", 15)?;
+    let tls = json!({ "certificates": [
+        { "chain": soon, "key": soon_key }, { "chain": long, "key": long_key },
+    ] });
+    let config = scene.service()?.config;
+    scene.agent.configure(|document| {
+        document["services"]["web"] = serde_json::to_value(&config).unwrap_or_default();
+        document["services"]["web"]["tls"] = tls;
+    })?;
+    drop(scene.agent.take_over()?);
+    ensure!(warnings(&scene, &soon) == 1, "{}", scene.agent.log());
+    ensure!(warnings(&scene, &long) == 0, "{}", scene.agent.log());
+    // Read again when it changes: the one is as new as the other was old.
+    let (new, new_key) = valid_for(&directory, "new", "a.test", 15)?;
+    fs::rename(new_key, &soon_key)?;
+    fs::rename(new, &soon)?;
+    let (old, old_key) = self_signed(&directory, "old", "b.test")?;
+    fs::rename(old_key, &long_key)?;
+    fs::rename(old, &long)?;
+    retry(PATIENCE, || {
+        ensure!(warnings(&scene, &long) == 1, "{}", scene.agent.log());
+        Ok(())
+    })?;
+    ensure!(warnings(&scene, &soon) == 1, "{}", scene.agent.log());
+    Ok(())
 }
 
 #[test]

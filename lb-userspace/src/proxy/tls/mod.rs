@@ -16,6 +16,7 @@ mod certificates;
 pub mod check;
 mod client_hello;
 mod distinguished;
+mod expiry;
 mod identity;
 mod passthrough;
 mod pem;
@@ -26,10 +27,11 @@ mod tests;
 
 pub use backend::Backend;
 pub use client_hello::{LARGEST_HELLO, Peek, peek};
+pub use expiry::Expiry;
 pub use identity::{ClientIdentity, IdentityHeaders};
 pub use passthrough::Passthrough;
 pub use reload::{Reload, Reloaded};
-pub use server::{Expiry, Server};
+pub use server::Server;
 
 /// What is wrong with a file of certificates or keys.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -10,12 +10,12 @@ use rustls::{
         WebPkiClientVerifier,
     },
 };
-use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     BadFile, certificates,
     certificates::Certificates,
+    expiry::Expiry,
     pem, provider,
     reload::{Reload, Reloaded},
     versions,
@@ -29,17 +29,6 @@ const SESSIONS: usize = 4096;
 struct Made {
     config: Arc<ServerConfig>,
     expiries: Vec<Expiry>,
-}
-
-/// When a certificate ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expiry {
-    /// File of the certificate.
-    pub file: PathBuf,
-    /// DNS names that it is for.
-    pub names: Vec<String>,
-    /// Its last second, in seconds since 1970.
-    pub not_after: i64,
 }
 
 /// TLS of a service: what its clients are shown and asked.
