@@ -1,9 +1,14 @@
 //! Backends that are told who the client is, by PROXY headers.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::Write as _,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Process, retry};
+use lab::{Namespace, Process, retry};
 use serde_json::{Value, json};
 use weir_tests::{agent::PATIENCE, certificate::self_signed};
 
@@ -38,7 +43,7 @@ impl Backend {
         let (chain, key) = self_signed(&directory, "inner", "inner.test")?;
         let at = |name: &str| directory.join(name).display().to_string();
         let nginx = format!(
-            "daemon off; master_process off; pid {0}/pp.pid; error_log {0}/pp.log;\n\
+            "daemon off; master_process off; pid {0}/pp.pid; error_log {0}/pp.log info;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; default_type text/plain; client_body_temp_path {0}/body;\n\
              proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; \
@@ -116,6 +121,9 @@ impl Backend {
         Ok(answer.lines().map(str::to_owned).collect())
     }
 }
+
+/// Checks by which a server would have seen one.
+const CHECKS: u64 = 20;
 
 const OTHER: &str = "192.0.2.77";
 
@@ -261,4 +269,58 @@ fn health_checks_begin_with_a_header_too() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// A check that only connects says nothing, and the server does not get to see it: it has no
+/// header to miss.
+#[test]
+fn checks_that_only_connect_are_not_seen() -> Result<()> {
+    let backend = Backend::new()?;
+    let scene = &backend.scene;
+    let check = json!({ "type": "tcp", "interval": "100ms", "rise": 1, "fall": 1 });
+    let mut checks = 0;
+    for version in ["v1", "v2"] {
+        let http = json!({ "proxy_protocol": version });
+        backend.use_port(NGINX.0, http, check.clone())?;
+        let before = connections(scene.lab.lb())?;
+        retry(PATIENCE, || {
+            let health = scene.backend("be1")?.health;
+            ensure!(health.status == "healthy", "{health:?}");
+            let made = connections(scene.lab.lb())? - before;
+            ensure!(made >= CHECKS, "{made} checks");
+            Ok(())
+        })?;
+        checks += CHECKS;
+    }
+    let seen = || {
+        let log = fs::read_to_string(scene.lab.directory().join("pp.log"))?;
+        let of_client = log.lines().filter(|line| line.contains(" client: "));
+        anyhow::Ok((of_client.count() as u64, log))
+    };
+    // Where the agent gets no time between connecting and closing, the server sees one.
+    let (count, log) = seen()?;
+    ensure!(count * 2 < checks, "{log}");
+    ensure!(!log.contains("[error]"), "{log}");
+    // What it does see it tells of.
+    let address = SocketAddr::new(scene.lab.backends()[0].addresses.v4.into(), NGINX.0);
+    scene.lab.lb().run(move || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"no header\r\n")
+    })??;
+    retry(PATIENCE, || {
+        let log = seen()?.1;
+        ensure!(log.contains("[error]"), "{log}");
+        Ok(())
+    })
+}
+
+/// TCP connections that were opened in a namespace so far.
+fn connections(namespace: &Namespace) -> Result<u64> {
+    let text = namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next(), lines.next());
+    let (names, values) = names.zip(values).context("no counters of TCP")?;
+    let mut all = names.split(' ').zip(values.split(' '));
+    let opened = all.find(|(name, _)| *name == "ActiveOpens");
+    Ok(opened.context("no ActiveOpens")?.1.parse()?)
 }
