@@ -45,7 +45,7 @@ pub use size::Size;
 pub use split::{Local, Shared};
 pub use syntax::{from_json, from_toml};
 pub use tls::{Alpn, Certificate, ClientAuth, ClientHeaders, Tls, TlsVersion, UnknownNames};
-pub use traces::Traces;
+pub use traces::{Traces, TracesProtocol};
 
 /// The whole document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

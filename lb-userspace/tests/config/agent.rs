@@ -136,6 +136,21 @@ fn where_traces_go_is_checked() {
     );
     let text = traces("https://collector.example.org:4317", "queue = 1");
     assert_eq!(parse(&text).check(), Ok(()));
+    const OVER_HTTP: &str = "where a collector takes OTLP over HTTP, as http://HOST:PORT or \
+                             https://HOST:PORT (it listens on 4318 normally), with a path where \
+                             that is not /v1/traces";
+    const HTTP: &str = "protocol = \"http\"";
+    for endpoint in [
+        "a:4318",
+        "http://a/v1/traces",
+        "http://a:4318/v1/traces?key=b",
+    ] {
+        let text = traces(endpoint, HTTP);
+        breaks(&text, &[("agent.traces.endpoint", endpoint, OVER_HTTP)]);
+    }
+    for endpoint in ["http://a:4318", "https://a:443/otlp/v1/traces"] {
+        assert_eq!(parse(&traces(endpoint, HTTP)).check(), Ok(()), "{endpoint}");
+    }
 }
 
 #[test]

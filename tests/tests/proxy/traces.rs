@@ -8,6 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
 use lab::retry;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -17,6 +24,7 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value as Said,
     trace::v1::{Span, status::StatusCode},
 };
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot};
 use tonic::{
@@ -27,7 +35,9 @@ use weir_tests::agent::PATIENCE;
 
 use crate::scene::Scene;
 
-const PORT: u16 = 4317;
+/// Where the collector takes OTLP over gRPC, and over HTTP at this path.
+const GRPC: u16 = 4317;
+const HTTP: (u16, &str) = (4318, "/v1/traces");
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
@@ -49,40 +59,75 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut came = self.0.lock().expect("no panic");
-        for of_service in request.into_inner().resource_spans {
-            let resource = of_service.resource.unwrap_or_default();
-            let name = text(&resource.attributes, "service.name").unwrap_or_default();
-            let spans = of_service
-                .scope_spans
-                .into_iter()
-                .flat_map(|scope| scope.spans);
-            came.extend(spans.map(|span| (name.clone(), span)));
-        }
+        keep(&self.0, request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn keep(came: &Came, request: ExportTraceServiceRequest) {
+    let mut came = came.lock().expect("no panic");
+    for of_service in request.resource_spans {
+        let resource = of_service.resource.unwrap_or_default();
+        let name = text(&resource.attributes, "service.name").unwrap_or_default();
+        let spans = of_service
+            .scope_spans
+            .into_iter()
+            .flat_map(|scope| scope.spans);
+        came.extend(spans.map(|span| (name.clone(), span)));
+    }
+}
+
+/// The same over HTTP.
+async fn serve_http(listener: TcpListener, came: Came) -> Result<()> {
+    loop {
+        let (tcp, _) = listener.accept().await?;
+        let came = came.clone();
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let came = came.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let kind = head.headers.get("content-type").map(|kind| kind.as_bytes());
+                let asks = head.method == "POST" && head.uri.path() == HTTP.1;
+                ensure!(asks && kind == Some(b"application/x-protobuf"), "{head:?}");
+                let body = body.collect().await?.to_bytes();
+                keep(&came, ExportTraceServiceRequest::decode(body)?);
+                // A whole answer of that kind has no bytes.
+                anyhow::Ok(hyper::Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        // An error closes the connection: nothing comes.
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
     }
 }
 
 impl Collector {
     fn start(scene: &Scene) -> Result<Self> {
-        let listener =
-            (scene.lab.lb()).run(|| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)))??;
-        listener.set_nonblocking(true)?;
+        let listen = |port| {
+            let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+            socket.set_nonblocking(true)?;
+            std::io::Result::Ok(socket)
+        };
+        let sockets = (scene.lab.lb()).run(move || [GRPC, HTTP.0].map(listen))?;
+        let [grpc, http] = sockets;
+        let (grpc, http) = (grpc?, http?);
         let came = Came::default();
         let service = TraceServiceServer::new(Service(came.clone()));
+        let by_http = came.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let thread = std::thread::spawn(move || {
             let served = runtime.block_on(async {
-                let incoming = TcpIncoming::from(TcpListener::from_std(listener)?);
+                let http = serve_http(TcpListener::from_std(http)?, by_http);
+                let incoming = TcpIncoming::from(TcpListener::from_std(grpc)?);
                 let serve = Server::builder()
                     .add_service(service)
                     .serve_with_incoming(incoming);
                 // Connections that are open do not hold it up.
                 tokio::select! {
                     served = serve => served?,
+                    served = http => served?,
                     _ = stopped => {}
                 }
                 anyhow::Ok(())
@@ -145,16 +190,18 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// One in so many is traced; the agent is told of a collector.
-fn scene(one_in: u32, queue: u32) -> Result<Scene> {
+/// One in so many is traced; the agent is told of a collector, and how to speak to it.
+fn scene(one_in: u32, queue: u32, protocol: &str) -> Result<Scene> {
     let http = json!({
         "trace": { "one_in": one_in },
         "routes": { "wrong": { "path_prefix": "/status" } },
     });
+    let port = if protocol == "http" { HTTP.0 } else { GRPC };
     let mut scene = Scene::new(1, &http, &json!({}))?;
     scene.agent.configure(|document| {
         document["agent"]["traces"] = json!({
-            "endpoint": format!("http://127.0.0.1:{PORT}"), "service_name": "edge", "queue": queue,
+            "endpoint": format!("http://127.0.0.1:{port}"), "protocol": protocol,
+            "service_name": "edge", "queue": queue,
         });
     })?;
     scene.agent.take_over()?;
@@ -168,8 +215,17 @@ fn outcomes(scene: &Scene) -> Result<(u64, u64, u64)> {
 
 #[test]
 fn a_collector_gets_the_spans_of_traced_requests() -> Result<()> {
+    spans_come_over("grpc")
+}
+
+#[test]
+fn a_collector_gets_them_over_http() -> Result<()> {
+    spans_come_over("http")
+}
+
+fn spans_come_over(protocol: &str) -> Result<()> {
     // No request without a parent is.
-    let scene = scene(1_000_000, 100)?;
+    let scene = scene(1_000_000, 100, protocol)?;
     let collector = Collector::start(&scene)?;
     let get = |flags: &str, path: &str| {
         let header = format!("traceparent: 00-{TRACE}-{PARENT}-{flags}");
@@ -238,7 +294,7 @@ fn a_collector_gets_the_spans_of_traced_requests() -> Result<()> {
 /// Where the collector is not there, requests do not notice; what is lost is counted.
 #[test]
 fn spans_that_nobody_takes_are_counted() -> Result<()> {
-    let scene = scene(1, 10)?;
+    let scene = scene(1, 10, "http")?;
     let urls = vec![scene.url("/name"); 200];
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let answers = scene.get(&[&["--fail"], &urls[..]].concat())?;

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
 use http::Uri;
 
 use super::{Config, Problems};
-use crate::config::{Admin, FullNat, Interface, Limits, Pin, Traces, problem::join};
+use crate::config::{
+    Admin, FullNat, Interface, Limits, Pin, Traces, TracesProtocol, problem::join,
+};
 use crate::takeover;
 
 /// Bytes of a Unix socket's path: `sockaddr_un` less the final zero, and what the name of the
@@ -29,13 +31,23 @@ pub(super) fn check(problems: &mut Problems, config: &Config) {
 fn traces(problems: &mut Problems, traces: &Traces) {
     const PATH: &str = "agent.traces";
     let uri = traces.endpoint.parse::<Uri>().ok();
+    let http = traces.protocol == TracesProtocol::Http;
     let usable = uri.is_some_and(|uri| {
         let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        scheme && uri.port().is_some() && matches!(uri.path(), "" | "/") && uri.query().is_none()
+        let path = http || matches!(uri.path(), "" | "/");
+        scheme && uri.port().is_some() && path && uri.query().is_none()
     });
     if !usable {
-        let expected = "where a collector takes OTLP over gRPC, as http://HOST:PORT or \
-                        https://HOST:PORT (it listens on 4317 normally)";
+        let expected = match http {
+            true => {
+                "where a collector takes OTLP over HTTP, as http://HOST:PORT or https://HOST:PORT \
+                 (it listens on 4318 normally), with a path where that is not /v1/traces"
+            }
+            false => {
+                "where a collector takes OTLP over gRPC, as http://HOST:PORT or https://HOST:PORT \
+                 (it listens on 4317 normally)"
+            }
+        };
         problems.add(join(PATH, "endpoint"), &traces.endpoint, expected);
     }
     if traces.service_name.is_empty() {

@@ -6,18 +6,22 @@ use std::{
 };
 
 use anyhow::Context as _;
+use http::Uri;
+use hyper_rustls::HttpsConnectorBuilder;
+use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
-    SpanExporter, WithExportConfig as _, WithTonicConfig as _,
+    Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
     tonic_types::transport::ClientTlsConfig,
 };
 use opentelemetry_sdk::{
     Resource,
     trace::{SpanData, SpanExporter as _},
 };
+use rustls::crypto::ring;
 use tokio::{sync::mpsc, time::sleep};
 
 use super::Counts;
-use crate::config::Traces as Config;
+use crate::config::{Traces as Config, TracesProtocol};
 
 /// Spans that are sent at once.
 const AT_ONCE: usize = 512;
@@ -32,19 +36,54 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// The endpoint cannot be used.
 pub(super) fn exporter(config: &Config) -> anyhow::Result<SpanExporter> {
+    let exporter = match config.protocol {
+        TracesProtocol::Grpc => over_grpc(config),
+        TracesProtocol::Http => over_http(config),
+    };
+    let mut exporter =
+        exporter.with_context(|| format!("agent.traces.endpoint, {}", config.endpoint))?;
+    let resource = Resource::builder().with_service_name(config.service_name.clone());
+    exporter.set_resource(&resource.build());
+    Ok(exporter)
+}
+
+fn is_encrypted(endpoint: &str) -> bool {
+    endpoint.starts_with("https:")
+}
+
+fn over_grpc(config: &Config) -> anyhow::Result<SpanExporter> {
     let mut builder = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(&config.endpoint)
         .with_timeout(PATIENCE);
-    if config.endpoint.starts_with("https:") {
+    if is_encrypted(&config.endpoint) {
         builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
     }
-    let mut exporter = builder
-        .build()
-        .with_context(|| format!("agent.traces.endpoint, {}", config.endpoint))?;
-    let resource = Resource::builder().with_service_name(config.service_name.clone());
-    exporter.set_resource(&resource.build());
-    Ok(exporter)
+    Ok(builder.build()?)
+}
+
+fn over_http(config: &Config) -> anyhow::Result<SpanExporter> {
+    let endpoint: Uri = config.endpoint.parse()?;
+    let path = match endpoint.path() {
+        "" | "/" => "/v1/traces",
+        path => path,
+    };
+    let authority = endpoint.authority().context("it names no host")?;
+    let scheme = endpoint.scheme_str().unwrap_or("http");
+    let mut builder = SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{scheme}://{authority}{path}"))
+        .with_timeout(PATIENCE);
+    if is_encrypted(&config.endpoint) {
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(ring::default_provider())?
+            .https_only()
+            .enable_http1()
+            .build();
+        builder = builder.with_http_client(HyperClient::new(connector, PATIENCE, None));
+    }
+    Ok(builder.build()?)
 }
 
 /// Sends until nobody has any more.
