@@ -6,7 +6,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::oneshot, task::block_in_place, time::sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::block_in_place,
+    time::sleep,
+};
 
 use super::owner::Owner;
 use crate::{config::Pool, health::Health, proxy::Listening};
@@ -57,8 +61,17 @@ pub struct Offer {
     pub listening: Listening,
     /// What is known of backends.
     pub known: Vec<Known>,
-    /// To be sent into when the other has taken over; this agent goes on where it is dropped.
-    pub taken: oneshot::Sender<oneshot::Sender<()>>,
+    /// Where to say how it goes; this agent goes on where it is dropped.
+    pub news: mpsc::Sender<News>,
+}
+
+/// How it goes with another agent that was offered the data path.
+pub enum News {
+    /// It has taken over; whom to tell when this one accepts no connections any more.
+    Taken(oneshot::Sender<()>),
+    /// It says nothing; whom to tell whether this one goes on. It does where it has the data path
+    /// back, which the other has not begun to take then, and cannot take any more.
+    Silent(oneshot::Sender<bool>),
 }
 
 impl Owner {
@@ -68,21 +81,31 @@ impl Owner {
         &mut self,
         reply: oneshot::Sender<anyhow::Result<Offer>>,
     ) -> Option<oneshot::Sender<()>> {
-        let (taken, over) = oneshot::channel();
+        let (news, mut heard) = mpsc::channel(1);
         let offer = block_in_place(|| {
             let listening = self.proxy.share()?;
             self.dataplane.offer()?;
             Ok(Offer {
                 listening,
                 known: self.known(),
-                taken,
+                news,
             })
         });
         let offered = offer.is_ok();
         // Where nobody waits for it, it is not taken.
         drop(reply.send(offer));
-        if let Ok(done) = over.await {
-            return Some(done);
+        while let Some(news) = heard.recv().await {
+            match news {
+                News::Taken(done) => return Some(done),
+                News::Silent(whether) => {
+                    let back = block_in_place(|| self.dataplane.keep());
+                    // Who asks may be gone: then it goes on in any case.
+                    let _ = whether.send(back.is_ok());
+                    if back.is_ok() {
+                        return None;
+                    }
+                }
+            }
         }
         if offered {
             self.keep().await;

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     drains::DrainView,
-    handover::{Known, KnownDrain, KnownHealth, Offer},
+    handover::{Known, KnownDrain, KnownHealth, News, Offer},
     owner::{Parts, spawn},
     view::{BackendView, HealthView, HereView, PoolView, ServiceView, StatusView},
 };

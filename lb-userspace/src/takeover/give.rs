@@ -9,13 +9,14 @@ use std::{
         unix::fs::PermissionsExt as _,
     },
     path::Path,
+    pin::pin,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use nix::unistd::geteuid;
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
@@ -25,10 +26,18 @@ use super::{
     message::{BACKENDS, Message, Name, SOCKETS, receive, send},
     path,
 };
-use crate::{api, config::Agent, ha, state::State};
+use crate::{
+    api,
+    config::Agent,
+    ha,
+    state::{News, Offer, State},
+};
 
 /// How long another agent may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that was offered the data path may say nothing before this agent goes on, if the
+/// other has not begun to take it.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How long nothing is accepted after the kernel could not.
 const BREATHER: Duration = Duration::from_millis(100);
 
@@ -52,7 +61,7 @@ pub struct Sockets {
 /// Another agent has taken the data path, and waits for the rest.
 pub struct Given {
     link: UnixSeqpacket,
-    taken: oneshot::Sender<oneshot::Sender<()>>,
+    news: mpsc::Sender<News>,
 }
 
 impl Door {
@@ -150,6 +159,44 @@ pub async fn give(link: UnixSeqpacket, state: &State, own: &Sockets) -> anyhow::
             return Err(error);
         }
     };
+    let news = offer.news.clone();
+    {
+        let mut given = pin!(offered(&link, offer, own));
+        let mut said = false;
+        loop {
+            if let Ok(answered) = timeout(SILENCE, &mut given).await {
+                answered?;
+                break;
+            }
+            let process = process(&link).unwrap_or_default();
+            if is_back(&news).await {
+                bail!(
+                    "it is given up, as it hangs: process {process} says nothing for {SILENCE:?}"
+                );
+            }
+            if !said {
+                // It may be about to attach its program: nobody can know.
+                tracing::warn!(
+                    process,
+                    "the other agent has begun to take the data path, and has said nothing for \
+                     {SILENCE:?}: if it hangs, kill it, and this one goes on"
+                );
+                said = true;
+            }
+        }
+    }
+    Ok(Given { link, news })
+}
+
+/// Whether the data path is this agent's alone again, though another was offered it.
+async fn is_back(news: &mpsc::Sender<News>) -> bool {
+    let (whether, back) = oneshot::channel();
+    // The owner hears of it for as long as the data path is offered.
+    news.send(News::Silent(whether)).await.is_ok() && back.await.unwrap_or(false)
+}
+
+/// Says everything, and waits until the other has taken the data path.
+async fn offered(link: &UnixSeqpacket, offer: Offer, own: &Sockets) -> anyhow::Result<()> {
     let mut sockets = vec![(Name::Door, own.door.listener.as_fd().try_clone_to_owned()?)];
     sockets.push((Name::Admin, own.api.unix()?));
     if let Some((address, socket)) = own.api.tcp()? {
@@ -166,28 +213,29 @@ pub async fn give(link: UnixSeqpacket, state: &State, own: &Sockets) -> anyhow::
     while !sockets.is_empty() {
         let some = sockets.drain(..sockets.len().min(SOCKETS));
         let (names, sockets): (_, Vec<_>) = some.unzip();
-        send(&link, &Message::Sockets(names), &sockets).await?;
+        send(link, &Message::Sockets(names), &sockets).await?;
     }
     for known in offer.known.chunks(BACKENDS) {
-        send(&link, &Message::Known(known.to_vec()), &[]).await?;
+        send(link, &Message::Known(known.to_vec()), &[]).await?;
     }
-    send(&link, &Message::Offered, &[]).await?;
-    match receive(&link).await? {
-        Some((Message::Attached, _)) => Ok(Given {
-            link,
-            taken: offer.taken,
-        }),
+    send(link, &Message::Offered, &[]).await?;
+    match receive(link).await? {
+        Some((Message::Attached, _)) => Ok(()),
         Some((Message::Refused(why), _)) => bail!("{why}"),
         Some((other, _)) => bail!("it says {other:?}"),
         None => bail!("it has ended"),
     }
 }
 
+/// The process at the other end, as far as the kernel tells.
+fn process(link: &UnixSeqpacket) -> Option<u32> {
+    u32::try_from(link.peer_cred().ok()?.pid()?).ok()
+}
+
 impl Given {
     /// The other agent's process id, as far as the kernel tells.
     pub fn process(&self) -> Option<u32> {
-        let credentials = self.link.peer_cred().ok()?;
-        u32::try_from(credentials.pid()?).ok()
+        process(&self.link)
     }
 
     /// Gives the rest, which this agent has left; returns when it accepts nothing any more.
@@ -203,7 +251,7 @@ impl Given {
             tracing::error!("the other agent has the data path, and is gone: {error:#}");
         }
         let (done, closed) = oneshot::channel();
-        if self.taken.send(done).is_ok() {
+        if self.news.send(News::Taken(done)).await.is_ok() {
             // The owner has ended if it cannot say so.
             let _ = closed.await;
         }

@@ -12,7 +12,9 @@
 //! ```
 //!
 //! They speak over a Unix socket beside the admin API's. Until `Attached` has come, the one that
-//! runs goes on as before when the other fails, says so or dies.
+//! runs goes on as before when the other fails, says so or dies. It also does when the other says
+//! nothing, if it can have the lock back: who has that has the data path, and nobody else can get
+//! it.
 
 mod give;
 mod message;

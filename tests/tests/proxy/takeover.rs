@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::MetadataExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{
@@ -229,10 +229,7 @@ fn fails(scene: &mut Scene, why: &str, configure: impl FnOnce(&mut Value)) -> Re
     ensure!(said.contains(why), "{why}: {said}");
     ensure!(scene.agent.process().is_running(), "{why}: it has ended");
     // It changes what it is told to, and packets and requests see that.
-    for method in ["PUT", "DELETE"] {
-        let drain = "/v1/pools/echo/backends/be1/drain";
-        scene.agent.change(method, drain, &Value::Null)?;
-    }
+    change(scene)?;
     ensure!(scene.get(&[&scene.url("/name")])?.starts_with("be"));
     scene.agent.configure(|document| *document = good)
 }
@@ -284,6 +281,102 @@ fn started(scene: &Scene, config: &Path) -> Result<String> {
     let output = command.args(["agent", "--config"]).arg(config).output()?;
     ensure!(!output.status.success(), "it has started");
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A newcomer, which is told of itself only by its process.
+fn newcomer(scene: &Scene) -> Result<Process> {
+    let mut command = scene.lab.lb().command(weir_tests::agent::binary());
+    command.args(["agent", "--takeover", "--config"]);
+    command.arg(scene.agent.config());
+    Process::spawn(command)
+}
+
+/// Changes something, and undoes it, which waits until an agent serves the API.
+fn change(scene: &Scene) -> Result<()> {
+    for method in ["PUT", "DELETE"] {
+        let drain = "/v1/pools/echo/backends/be1/drain";
+        scene.agent.change(method, drain, &Value::Null)?;
+    }
+    Ok(())
+}
+
+/// Whether a newcomer has said something to the agent that has not been read.
+fn has_asked(scene: &Scene, new: &Process) -> Result<()> {
+    let mut command = scene.lab.lb().command("ss");
+    let sockets = command.args(["-xanpH"]).output()?;
+    let sockets = String::from_utf8(sockets.stdout)?;
+    let own = format!("pid={},", new.id());
+    let unread = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        matches!(words[..], ["u_seq", "ESTAB", _, unread, ..] if unread != "0")
+    };
+    let mut own = sockets.lines().filter(|line| line.contains(&own));
+    ensure!(own.any(unread), "it has not asked: {sockets}");
+    Ok(())
+}
+
+/// One that hangs before it has begun to take the data path is given up.
+#[test]
+fn a_newcomer_that_hangs_holds_nothing_up() -> Result<()> {
+    let (mut scene, _echo) = scene(1)?;
+    // It has asked, and hangs before it can have an answer.
+    scene.agent.process().pause()?;
+    let mut new = newcomer(&scene)?;
+    retry(PATIENCE, || has_asked(&scene, &new))?;
+    new.pause()?;
+    scene.agent.process().resume()?;
+    let load = connections(&scene)?;
+    change(&scene)?;
+    let log = scene.agent.log();
+    ensure!(log.contains("it is given up"), "{log}");
+    // It wakes up, too late.
+    new.resume()?;
+    ended(new)?;
+    ensure!(scene.agent.process().is_running(), "the agent has ended");
+    change(&scene)?;
+    let results = load.stop();
+    ensure!(results.failed == 0, "{results:?}");
+    // And the next one can.
+    ended(scene.agent.take_over()?)
+}
+
+/// One that hangs when it may have the data path keeps it, and whoever reads the log knows whom to
+/// kill.
+#[test]
+fn a_newcomer_that_hangs_with_the_data_path_has_to_be_killed() -> Result<()> {
+    let (mut scene, _echo) = scene(1)?;
+    let mut new = newcomer(&scene)?;
+    let pins = std::fs::metadata(scene.agent.pins())?.ino();
+    let (process, place) = (new.id().to_string(), format!(":{pins}"));
+    retry(PATIENCE, || {
+        let locks = std::fs::read_to_string("/proc/locks")?;
+        let has = |line: &str| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            words.contains(&&*process) && words.iter().any(|word| word.ends_with(&place))
+        };
+        ensure!(locks.lines().any(has), "it has no lock");
+        Ok(())
+    })?;
+    // It has its program to load, which takes a while.
+    new.pause()?;
+    let load = connections(&scene)?;
+    let warning = format!("process={process}");
+    retry(PATIENCE, || {
+        let log = scene.agent.log();
+        let warned = log
+            .lines()
+            .any(|line| line.contains("kill it") && line.contains(&warning));
+        ensure!(warned, "{log}");
+        Ok(())
+    })?;
+    let log = scene.agent.log();
+    ensure!(!log.contains("it is given up"), "{log}");
+    new.signal(Signal::SIGKILL)?;
+    ended(new)?;
+    change(&scene)?;
+    let results = load.stop();
+    ensure!(results.failed == 0, "{results:?}");
+    ended(scene.agent.take_over()?)
 }
 
 /// What is known of backends goes on: health, and drains.

@@ -95,6 +95,9 @@ impl Pins {
     ///
     /// Another agent has it, or the kernel's.
     pub(crate) fn lock_again(&mut self) -> anyhow::Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
         let lock = lock(&self.directory)?.context("the directory is gone")?;
         self.lock = Some(lock);
         Ok(())
