@@ -7,6 +7,7 @@ use etcd_client::{
     Identity, KeyValue, KvClient, PutOptions, TlsOptions, Txn, TxnOp, WatchOptions, WatchResponse,
     WatchStream,
 };
+use futures::FutureExt as _;
 use tokio::time::timeout;
 
 use super::location::Location;
@@ -221,11 +222,20 @@ impl Store {
 pub(super) struct Watch(WatchStream);
 
 impl Watch {
-    /// The last of what has come; nothing where the key is gone.
+    /// The last of what has come; nothing where the key is gone. Who is behind skips what it has missed.
     pub(super) async fn next(&mut self) -> Result<Option<Stored>, StoreError> {
+        let mut last = None;
         loop {
-            if let Some(last) = self.message().await?.events().last() {
-                return Ok(there(last).map(Stored::from));
+            let message = match last {
+                None => self.message().await?,
+                // It waits for nothing, so what was read is not lost where this is given up.
+                Some(_) => match self.message().now_or_never() {
+                    Some(message) => message?,
+                    None => return Ok(last.flatten()),
+                },
+            };
+            if let Some(event) = message.events().last() {
+                last = Some(there(event).map(Stored::from));
             }
         }
     }
