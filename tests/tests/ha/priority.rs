@@ -103,6 +103,37 @@ fn what_is_tracked_moves_the_addresses() -> Result<()> {
     only(&scene, &capture, 1)
 }
 
+/// A service lowers the priority when all its backends have failed, not while they have not been
+/// checked yet: as with keepalived, where `alpha` is off.
+#[test]
+fn a_tracked_service_fails_when_its_backends_have() -> Result<()> {
+    let scene = Scene::new()?;
+    // SYNs get nowhere, and nobody says so: until the time-out nothing is known.
+    for backend in scene.lab.backends() {
+        let address = backend.addresses.v4;
+        let nowhere = format!("neigh add {address} lladdr 02:00:00:00:00:99 dev lan\n");
+        scene.balancer(0).namespace.ip(&nowhere)?;
+    }
+    let mut document = scene.document(&with(&json!({ "priority": 150 })));
+    document["pools"]["v4"]["health_check"] = json!({ "type": "tcp", "timeout": "8s" });
+    document["ha"]["groups"]["v4"]["track"] = json!({
+        "served": { "type": "service", "service": "tcp-v4", "lower_by": 60 },
+    });
+    let agent = Agent::start_at(&scene.lab, scene.balancer(0), &document)?;
+    wait_for_role(&agent, Role::Active)?;
+    wait_for_priority(&agent, 150)?;
+    for (name, backend) in &agent.pools()?["v4"].backends {
+        ensure!(backend.health.status == "unknown", "{name}: {backend:?}");
+    }
+    wait_for_priority(&agent, 90)?;
+    let tracked = &groups(&agent)?["v4"].track["served"];
+    ensure!(
+        !tracked.passes && tracked.reason.contains("no healthy backend"),
+        "{tracked:?}"
+    );
+    Ok(())
+}
+
 /// The better one leaves an active one alone for the delay, and takes over after it.
 #[test]
 fn preemption_waits_for_its_delay() -> Result<()> {
