@@ -6,17 +6,19 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
+    sync::LazyLock,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::{Balancer, Lab, Namespace, Process, cargo, retry};
+use lab::{Balancer, Lab, Namespace, Process, retry};
 use lb_userspace::state::{PoolView, ServiceView, StatusView};
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+use crate::executable::executable;
 
 /// How long the agent may take to do what it is told.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,18 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// Where it cannot be built.
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let status = cargo()
-            .args(["build", "--quiet", "--bin", "weir"])
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the agent cannot be built");
-        // target/debug/deps/test -> target/debug/weir
-        let test = std::env::current_exe().expect("the test has a path");
-        let profile = test.ancestors().nth(2).expect("the test is in target");
-        profile.join("weir")
-    })
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| executable("weir"));
+    &BINARY
 }
 
 /// A running agent. It is ended when this is dropped.

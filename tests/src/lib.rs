@@ -4,6 +4,7 @@ pub mod agent;
 pub mod certificate;
 pub mod conversations;
 pub mod cpu;
+pub mod executable;
 pub mod held;
 pub mod https;
 pub mod memory;

@@ -1,22 +1,20 @@
 //! `cargo xtask run`: its demo works, and leaves nothing behind.
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     io::{BufRead as _, BufReader, Lines},
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
-    sync::LazyLock,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Process, cargo, retry};
+use lab::{Process, retry};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use weir_tests::{agent::binary, executable::executable};
 
 /// How long a demo may take to end, or the kernel to forget its processes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,37 +85,13 @@ fn it_fails_when_the_agent_has_ended() -> Result<()> {
 
 #[test]
 fn an_interface_needs_a_configuration() -> Result<()> {
-    let output = Command::new(&EXECUTABLES["xtask"])
+    let output = Command::new(executable("xtask"))
         .args(["run", "--iface", "eth0"])
         .output()?;
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr)?;
     assert!(said.contains("--config FILE"), "{said}");
     Ok(())
-}
-
-/// `weir` and `xtask`.
-static EXECUTABLES: LazyLock<BTreeMap<String, PathBuf>> =
-    LazyLock::new(|| build().expect("cargo builds them"));
-
-fn build() -> Result<BTreeMap<String, PathBuf>> {
-    let output = cargo()
-        .args(["build", "--bin", "weir", "--bin", "xtask"])
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit())
-        .output()?;
-    ensure!(output.status.success(), "cargo: {}", output.status);
-    let mut executables = BTreeMap::new();
-    for message in output.stdout.lines() {
-        let message: Value = serde_json::from_str(&message?)?;
-        if let (Some(name), Some(path)) = (
-            message["target"]["name"].as_str(),
-            message["executable"].as_str(),
-        ) {
-            executables.insert(name.to_owned(), path.into());
-        }
-    }
-    Ok(executables)
 }
 
 /// A demo that runs, and what it prints.
@@ -130,11 +104,11 @@ struct Demo {
 
 impl Demo {
     fn start(arguments: &[&str]) -> Result<Self> {
-        let mut command = Command::new(&EXECUTABLES["xtask"]);
+        let mut command = Command::new(executable("xtask"));
         command
             .arg("run")
             .arg("--agent")
-            .arg(&EXECUTABLES["weir"])
+            .arg(binary())
             .args(arguments)
             .stdout(Stdio::piped());
         let mut process = Process::spawn(command)?;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
 };
@@ -12,6 +13,9 @@ use crate::{
     setup,
 };
 
+/// Tells tests where this program is, and that cargo has built the agent beside them.
+const XTASK: &str = "WEIR_XTASK";
+
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -19,7 +23,7 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
-/// All tests, those that need a kernel one at a time. That no test matches is a failure.
+/// All tests. That no test matches is a failure.
 pub(crate) fn verb(args: &Args) -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -28,14 +32,16 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
          without root, `cargo test -p lb-common -p lb-userspace` runs those that need no kernel"
     );
     setup::for_testing()?;
+    let mut cargo = cargo();
+    cargo.env(XTASK, env::current_exe()?);
     if find("cargo-nextest").is_some() {
-        // .config/nextest.toml keeps the kernel tests apart.
-        return run(cargo()
+        // .config/nextest.toml says which run beside each other.
+        return run(cargo
             .args(["nextest", "run", "--no-tests=fail"])
             .args(&args.filter));
     }
     let ran = counted(
-        cargo()
+        cargo
             .args(["test", "--lib", "--bins", "--tests"])
             .args(&args.filter)
             .args(["--", "--test-threads=1"]),
