@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{cargo, find, run, shown},
@@ -23,7 +24,8 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
-/// All tests. That no test matches is a failure.
+/// All tests; nothing is left of them, also where they are interrupted. That no test matches is a
+/// failure.
 pub(crate) fn verb(args: &Args) -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -32,6 +34,18 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
          without root, `cargo test -p lb-common -p lb-userspace` runs those that need no kernel"
     );
     setup::for_testing()?;
+    // Ctrl-C ends the tests, not this: they die of it, and what they had made is still there.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let _runtime = runtime.enter();
+    let _caught = signal(SignalKind::interrupt())?;
+    let tested = test(args);
+    lab::remove_leftovers()?;
+    tested
+}
+
+fn test(args: &Args) -> Result<()> {
     let mut cargo = cargo();
     cargo.env(XTASK, env::current_exe()?);
     if find("cargo-nextest").is_some() {
