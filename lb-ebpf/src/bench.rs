@@ -4,6 +4,7 @@
 #![no_main]
 
 mod frame;
+mod object;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -108,13 +109,3 @@ fn swap_macs(frame: &mut XdpFrame<'_>) {
     ethernet.set::<u32, 6>(first);
     ethernet.set::<u16, 10>(second);
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // Never reached: the verifier refuses a program in which it could be.
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -4,6 +4,7 @@
 #![no_main]
 
 mod frame;
+mod object;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -69,13 +70,3 @@ pub(crate) fn relay(_: XdpContext) -> u32 {
         Ok(action) | Err(action) => action,
     }
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // Never reached: the verifier refuses a program in which it could be.
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -8,6 +8,7 @@
 mod frame;
 mod maps;
 mod news;
+mod object;
 mod route;
 mod settings;
 mod tables;
@@ -90,13 +91,3 @@ fn lost(tables: &KernelTables<'_>) -> u32 {
     tables.count_dropped(0, Reason::Inconsistent);
     xdp_action::XDP_DROP
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // Never reached: the verifier refuses a program in which it could be.
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

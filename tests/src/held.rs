@@ -191,6 +191,15 @@ impl Datagrams {
         self.0.local_addr()
     }
 
+    /// Sends one of each flow, and returns who answers each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Datagrams::ask`].
+    pub fn ask_all(flows: &[Self]) -> io::Result<Vec<String>> {
+        flows.iter().map(Self::ask).collect()
+    }
+
     /// Sends one, and returns who answers.
     ///
     /// # Errors

@@ -225,12 +225,7 @@ fn datagrams_follow_their_flow_or_their_hash() -> Result<()> {
             ..Setup::default()
         })?;
         let flows = scene.datagrams(40)?;
-        let ask = || {
-            flows
-                .iter()
-                .map(Datagrams::ask)
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let ask = || Datagrams::ask_all(&flows);
         let before = ask()?;
         scene.change(&["udp"], "PUT", "be1", "/drain", &Value::Null)?;
         assert_eq!(ask()?, before, "{mode}: remembered");

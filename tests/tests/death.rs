@@ -119,12 +119,7 @@ fn datagrams_go_on_elsewhere() -> Result<()> {
             ..Setup::default()
         })?;
         let flows = scene.datagrams(30)?;
-        let ask = || {
-            flows
-                .iter()
-                .map(Datagrams::ask)
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let ask = || Datagrams::ask_all(&flows);
         let before = ask()?;
         ensure!(before.iter().any(|name| name == "be1"), "{before:?}");
         scene.cut(0)?;

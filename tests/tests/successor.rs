@@ -63,10 +63,6 @@ fn open_connections(scene: &Scene) -> Result<u64> {
     Ok(backends.map(|view| view.counters.open_connections).sum())
 }
 
-fn ask_all(flows: &[Datagrams]) -> Result<Vec<String>> {
-    Ok(flows.iter().map(Datagrams::ask).collect::<Result<_, _>>()?)
-}
-
 /// Connections that were opened before and after a change that moves slots, while an agent dies,
 /// while none is there, and while the next one comes, whose configuration knows nothing of the
 /// change: all go on, with the backends that they had.
@@ -83,18 +79,21 @@ fn survive(setup: &Setup<'_>, configure: impl FnOnce(&mut Value)) -> Result<()> 
     ensure!(held.of("be4") > 0, "{:?}", held.by_partner());
     // Of the others some have spoken since the change, and are remembered.
     say_some(&mut held)?;
-    let asked = ask_all(&flows)?;
+    let asked = Datagrams::ask_all(&flows)?;
     let counts = setup.service["algorithm"] == "least-connections";
     let open = if counts { open_connections(&scene)? } else { 0 };
 
     scene.agent.stop(Signal::SIGKILL)?;
     scene.agent.configure(configure)?;
     held.all_say().context("while no agent is there")?;
-    ensure!(ask_all(&flows)? == asked, "while no agent is there");
+    ensure!(
+        Datagrams::ask_all(&flows)? == asked,
+        "while no agent is there"
+    );
     held.0.extend(scene.hold(20)?.0);
     scene.agent.start_again()?;
     held.all_say().context("with the next agent")?;
-    ensure!(ask_all(&flows)? == asked, "with the next agent");
+    ensure!(Datagrams::ask_all(&flows)? == asked, "with the next agent");
     let log = scene.agent.log();
     ensure!(log.contains("going on with what an earlier agent"), "{log}");
     // It does not wait for checks to know what works.

@@ -59,7 +59,6 @@ impl Work {
         }
     }
 
-    /// Waits for as long as a client is to rest.
     /// Takes a step, for as long as one may take.
     async fn within<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
         timeout(self.timeout, step)
@@ -67,6 +66,7 @@ impl Work {
             .unwrap_or_else(|_| Err(anyhow!("nothing within {:?}", self.timeout)))
     }
 
+    /// Waits for as long as a client is to rest.
     async fn rest(&self) {
         // A sleep of no time may take a millisecond.
         if !self.rest.is_zero() {
