@@ -12,7 +12,7 @@ use super::{
     snapshot::{Pool, Service},
     stats::ServiceCell,
     timers::Timers,
-    upstream::Upstream,
+    upstream::{Scratch, Upstream},
 };
 
 /// What a worker's tasks share.
@@ -22,7 +22,7 @@ pub(crate) struct Worker {
     /// Its deadlines.
     pub(crate) timers: Rc<Timers>,
     /// Where bytes are read to before anything else is there to hold them.
-    pub(crate) scratch: RefCell<Box<[u8]>>,
+    pub(crate) scratch: Scratch,
     /// Connections of clients.
     pub(crate) links: Cell<usize>,
     upstreams: RefCell<HashMap<*const Backend, Rc<Upstream>>>,
@@ -56,7 +56,7 @@ impl Worker {
         Rc::new(Self {
             number,
             timers: Timers::new(),
-            scratch: RefCell::new(vec![0; 16 * 1024].into()),
+            scratch: Rc::new(RefCell::new(vec![0; 16 * 1024].into())),
             links: Cell::new(0),
             upstreams: RefCell::default(),
         })
@@ -91,6 +91,7 @@ impl Worker {
                     plan.clone(),
                     self.number,
                     self.timers.clone(),
+                    self.scratch.clone(),
                 )
             });
             upstream.set_pool(plan);

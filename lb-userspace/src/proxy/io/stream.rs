@@ -2,15 +2,16 @@
 
 use std::{
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::BytesMut;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::{client, server};
@@ -64,6 +65,15 @@ impl Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         each!(self, io => Pin::new(io).poll_read(cx, buffer))
+    }
+
+    /// Reads what fits behind what a buffer has; how many bytes that is.
+    pub(crate) fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        each!(self, io => pin!(io.read_buf(buffer)).poll(cx))
     }
 
     /// Writes what it can.

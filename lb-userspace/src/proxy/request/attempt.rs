@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, Response, body::Incoming};
+use hyper::Response;
 
-use super::body::{BodyError, RequestBody, Source};
+use super::{
+    RequestHead,
+    body::{BodyError, RequestBody, Source},
+};
 use crate::{
     config::http::Timeouts,
     proxy::{
@@ -74,8 +77,7 @@ impl Times {
     }
 }
 
-/// Tries; `request` is made as HTTP/1 or as HTTP/2 has it, and `caller` is the client if the backend
-/// is told of it.
+/// Tries; `caller` is the client if the backend is told of it.
 ///
 /// # Errors
 ///
@@ -84,56 +86,54 @@ pub(super) async fn attempt(
     upstream: &Rc<Upstream>,
     timers: &Rc<Timers>,
     caller: Option<Rc<Caller>>,
-    request: impl FnOnce(bool) -> Request<RequestBody>,
+    (head, body): (&RequestHead, RequestBody),
     source: Option<&Rc<Source>>,
     times: &Times,
-) -> Result<(Response<Incoming>, Lease), Failure> {
+) -> Result<(Response<()>, Lease), Failure> {
     let left = Duration::from_millis(100) * times.over.saturating_sub(timers.now());
     let lease = upstream.lease(caller.as_ref(), times.connect.min(left));
     let mut lease = lease.await.map_err(|error| match error {
         ConnectError::Breaker => Failure::Breaker,
         error => Failure::Connect(error),
     })?;
-    let request = request(lease.is_two());
     let deadline = Deadline::new(timers, source, times);
     let over = |cx: &mut Context<'_>| deadline.poll(cx);
     let answered = match &mut lease {
-        Lease::H1(h1, _) => h1.exchange(request, over).await,
-        Lease::H2(stream) => stream.exchange(request, over).await,
+        Lease::H1(h1, _) => h1.exchange(head, body, over).await,
+        Lease::H2(stream) => stream.exchange(head, body, over).await,
     };
-    match answered {
-        Ok(response) => Ok((response, lease)),
-        Err(Unanswered::Unsent) => Err(Failure::Unsent),
-        Err(Unanswered::Timeout) => Err(deadline.why()),
-        Err(Unanswered::Failed(error)) => {
-            tracing::debug!(backend = %upstream.backend.address, "no answer: {error:?}");
-            let client = source.and_then(|source| source.failure());
-            Err(match client {
-                Some(error) => Failure::Client(error),
-                None => failure(&error, lease.is_reused()),
-            })
-        }
+    let error = match answered {
+        Ok(response) => return Ok((response, lease)),
+        Err(error) => error,
+    };
+    tracing::debug!(backend = %upstream.backend.address, "no answer: {error}");
+    // Where its body broke off, the rest is for that reason.
+    if let Some(error) = source.and_then(|source| source.failure()) {
+        return Err(Failure::Client(error));
     }
+    Err(match error {
+        Unanswered::Unsent => Failure::Unsent,
+        Unanswered::Timeout => deadline.why(),
+        Unanswered::Client(error) => Failure::Client(error),
+        Unanswered::Nonsense(_) => Failure::Nonsense,
+        Unanswered::Io(_) => closed(lease.is_reused()),
+        Unanswered::Two(error) => two(&error, lease.is_reused()),
+    })
 }
 
-fn failure(error: &hyper::Error, reused: bool) -> Failure {
-    let h2 = error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>());
-    if let Some(h2) = h2 {
-        let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-        // A GOAWAY whose last stream is lower: h2 says so of streams that were not processed.
-        let unprocessed = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
-        return match () {
-            () if refused || unprocessed => Failure::Unprocessed,
-            () if h2.is_io() || h2.is_go_away() => closed(reused),
-            () => Failure::Reset,
-        };
+/// What an error of HTTP/2 comes down to.
+fn two(error: &hyper::Error, reused: bool) -> Failure {
+    let Some(h2) = (error.source()).and_then(|source| source.downcast_ref::<h2::Error>()) else {
+        return closed(reused);
+    };
+    let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // A GOAWAY whose last stream is lower: h2 says so of streams that were not processed.
+    let unprocessed = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
+    match () {
+        () if refused || unprocessed => Failure::Unprocessed,
+        () if h2.is_io() || h2.is_go_away() => closed(reused),
+        () => Failure::Reset,
     }
-    if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
-        return Failure::Nonsense;
-    }
-    closed(reused)
 }
 
 fn closed(reused: bool) -> Failure {

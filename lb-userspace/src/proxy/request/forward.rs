@@ -1,16 +1,16 @@
 //! From a request to a backend's answer: which pool, which backend, and again if that fails.
 
-use std::{future::poll_fn, rc::Rc, task::Poll};
+use std::rc::Rc;
 
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, Response, StatusCode, Version,
     body::{Body as _, Incoming},
-    header::{CACHE_CONTROL, CONNECTION, EXPECT, HOST, HeaderValue, SET_COOKIE, UPGRADE},
-    http::{request::Parts, response, uri},
+    header::{CACHE_CONTROL, CONNECTION, EXPECT, HeaderValue, SET_COOKIE, UPGRADE},
+    http::{request::Parts, response},
 };
 
 use super::{
-    RequestBody,
+    RequestBody, RequestHead,
     answer::{self, Refusal, close},
     attempt::{Failure, Times, attempt},
     body::{BodyError, Source},
@@ -32,14 +32,6 @@ use crate::proxy::{
     upstream::Lease,
 };
 
-/// What a backend is asked, without the body.
-#[derive(Clone)]
-pub(super) struct Head {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
 /// Sends a request on, and returns the answer.
 pub(super) async fn forward(
     mut exchange: Exchange,
@@ -52,7 +44,7 @@ pub(super) async fn forward(
     let cookie = service.plan.cookies[route.number].as_ref();
     let sent = cookie.and_then(|cookie| cookie.read(&parts.headers));
     exchange.prepared(&ready);
-    let mut head = Head {
+    let mut head = RequestHead {
         method: parts.method,
         uri: parts.uri,
         headers: parts.headers,
@@ -74,12 +66,14 @@ pub(super) async fn forward(
         exchange.source = Some(Source::new(incoming, limit, keep, timers));
     }
     let pool = service.pools[ready.pool].clone();
-    let copied = service.plan.mirrors[route.number].map(|_| head.clone());
-    let answered = tries(&mut exchange, &pool, &ready, head).await;
-    if let Some(copied) = copied {
-        let source = exchange.source.as_ref();
-        mirror(&exchange.link, &service, route, &copied, source);
-    }
+    let answered = tries(&mut exchange, &pool, &ready, &head).await;
+    mirror(
+        &exchange.link,
+        &service,
+        route,
+        &head,
+        exchange.source.as_ref(),
+    );
     let mut cookie = None;
     let mut response = match answered {
         Ok((mut response, lease)) => {
@@ -161,13 +155,12 @@ async fn tries(
     exchange: &mut Exchange,
     pool: &Rc<LocalPool>,
     ready: &Ready<'_>,
-    head: Head,
-) -> Result<(Response<Incoming>, Lease), Failure> {
+    head: &RequestHead,
+) -> Result<(Response<()>, Lease), Failure> {
     let timers = exchange.link.worker.timers.clone();
     let (route, hash) = (ready.route, ready.hash);
     let idempotent = is_idempotent(&head.method);
     let times = Times::of(&route.timeouts, &timers);
-    let mut head = Some(head);
     let mut tried = Tried::default();
     let mut left = route.retries.attempts;
     let mut retrying: Option<Retrying> = None;
@@ -179,42 +172,33 @@ async fn tries(
             .or_else(|| pick(pool, route.balance, hash, &tried))
             .ok_or(Failure::Breaker)?;
         tried.add(first_place);
-        let this = match left {
-            0 => head.take(),
-            _ => head.clone(),
-        };
         let body = match &exchange.source {
             None => RequestBody::Empty,
             Some(source) => source.again().ok_or(Failure::Reset)?,
         };
-        let Some(this) = this else {
-            return Err(Failure::Unsent);
-        };
-        let request = |two: bool| for_backend(this, body, two, pool);
         exchange.goes_to(pool, &upstream);
         let source = exchange.source.as_ref();
         let link = &exchange.link;
         let caller = link.caller(&pool.plan);
         let hedge = route.retries.hedge_after;
         let hedge = hedge.filter(|_| idempotent && source.is_none());
-        let answered = match (hedge, &head) {
-            (Some(delay), Some(head)) => {
+        let first = attempt(&upstream, &timers, caller, (head, body), source, &times);
+        let answered = match hedge {
+            Some(delay) => {
                 let mut other = None;
                 let second = || {
                     let token = Retrying::begin(pool, &route.retries)?;
                     let (place, upstream) = pick(pool, route.balance, hash, &tried)?;
                     (place != first_place).then_some(())?;
                     other = Some(upstream.clone());
-                    let head = head.clone();
                     let (timers, times) = (&timers, &times);
                     Some(async move {
                         let _token = token;
-                        let request = |two: bool| for_backend(head, RequestBody::Empty, two, pool);
                         let caller = link.caller(&pool.plan);
+                        let request = (head, RequestBody::Empty);
                         attempt(&upstream, timers, caller, request, None, times).await
                     })
                 };
-                let first = attempt(&upstream, &timers, caller, request, source, &times);
                 // In a box, as what is rare is to be no part of every request's future.
                 let (answered, by_second) = Box::pin(race(&timers, delay, first, second)).await;
                 if let Some(other) = other {
@@ -226,7 +210,7 @@ async fn tries(
                 }
                 answered
             }
-            _ => attempt(&upstream, &timers, caller, request, source, &times).await,
+            None => first.await,
         };
         let failure = match answered {
             Ok((response, lease)) => {
@@ -281,42 +265,15 @@ fn may_again(
     retrying.is_some()
 }
 
-/// The request as the backend's version of HTTP has it.
-pub(super) fn for_backend(
-    head: Head,
-    body: RequestBody,
-    two: bool,
-    pool: &LocalPool,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.headers_mut() = head.headers;
-    let path = head.uri.path_and_query().cloned();
-    let mut uri = uri::Parts::default();
-    uri.path_and_query = path;
-    if two {
-        let scheme = match pool.plan.tls {
-            Some(_) => uri::Scheme::HTTPS,
-            None => uri::Scheme::HTTP,
-        };
-        *request.version_mut() = Version::HTTP_2;
-        let host = request.headers_mut().remove(HOST);
-        uri.authority = host.and_then(|host| host.as_bytes().try_into().ok());
-        uri.scheme = uri.authority.as_ref().map(|_| scheme);
-    }
-    *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
-    request
-}
-
 /// The answer, on its way to the client.
 async fn finish(
     exchange: Exchange,
     route: &Route,
-    response: Response<Incoming>,
+    response: Response<()>,
     lease: Lease,
     upgrade: bool,
 ) -> Response<Reply> {
-    let (mut parts, incoming) = response.into_parts();
+    let (mut parts, ()) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Box::pin(switch(exchange, route, parts, lease, upgrade)).await;
     }
@@ -324,18 +281,13 @@ async fn finish(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let mut reply = Box::new(FromBackend {
-        incoming,
         lease: Some(lease),
         exchange,
         idle: ticks(route.timeouts.idle),
         timer: None,
     });
-    if reply.incoming.is_end_stream() {
-        poll_fn(|cx| {
-            reply.end(cx);
-            Poll::Ready(())
-        })
-        .await;
+    if reply.is_end_stream() {
+        reply.end();
     }
     Response::from_parts(parts, Reply::Backend(reply))
 }
@@ -363,11 +315,11 @@ async fn switch(
     if let Some(protocol) = protocol {
         parts.headers.insert(UPGRADE, protocol);
     }
-    let (io, read, held) = h1.into_tunnel().await;
+    let (backend, read, held) = h1.into_tunnel();
     exchange.service.stats().tunnels.add(1);
     let link = exchange.link.clone();
     let tunnel = Tunnel {
-        backend: io.0,
+        backend,
         read,
         exchange,
         silence: route.timeouts.tunnel,

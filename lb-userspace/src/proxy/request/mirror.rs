@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use super::{
+    RequestHead,
     attempt::{Times, attempt},
     body::Source,
-    forward::{Head, for_backend},
 };
 use crate::proxy::{
     balance::{Tried, pick},
@@ -20,7 +20,7 @@ pub(super) fn mirror(
     link: &Rc<Link>,
     service: &LocalService,
     route: &Route,
-    head: &Head,
+    head: &RequestHead,
     source: Option<&Rc<Source>>,
 ) {
     let Some((pool, percent)) = service.plan.mirrors[route.number] else {
@@ -44,12 +44,10 @@ pub(super) fn mirror(
             return;
         };
         upstream.stats().requests.add(1);
-        let request = |two: bool| for_backend(head, body, two, &pool);
-        if let Ok((response, lease)) =
-            attempt(&upstream, &timers, caller, request, None, &times).await
-        {
+        let answered = attempt(&upstream, &timers, caller, (&head, body), None, &times).await;
+        if let Ok((response, lease)) = answered {
             upstream.stats().answered(response.status().as_u16());
-            lease.throw_away(response.into_body()).await;
+            lease.throw_away().await;
         }
     });
 }

@@ -5,6 +5,7 @@ mod attempt;
 mod body;
 mod exchange;
 mod forward;
+mod head;
 mod hedge;
 mod mirror;
 mod prepare;
@@ -24,7 +25,13 @@ use self::{
     forward::forward,
     prepare::{Outcome, prepare},
 };
-pub(crate) use self::{attempt::Failure, body::RequestBody, exchange::Exchange, reply::Reply};
+pub(crate) use self::{
+    attempt::Failure,
+    body::{BodyError, RequestBody},
+    exchange::Exchange,
+    head::RequestHead,
+    reply::Reply,
+};
 use super::client::Link;
 
 /// Answers a request.

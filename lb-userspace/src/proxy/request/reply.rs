@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::{body::BodyError, exchange::Exchange};
 use crate::proxy::{timers::Timer, upstream::Lease};
@@ -20,7 +20,6 @@ pub(crate) enum Reply {
 
 /// What a backend sends.
 pub(crate) struct FromBackend {
-    pub(crate) incoming: Incoming,
     /// The connection, which is driven from here, until the answer's end.
     pub(crate) lease: Option<Lease>,
     pub(crate) exchange: Exchange,
@@ -58,14 +57,14 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Reply::Own(bytes) => bytes.is_none(),
-            Reply::Backend(body) => body.incoming.is_end_stream(),
+            Reply::Backend(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Reply::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Reply::Backend(body) => body.incoming.size_hint(),
+            Reply::Backend(body) => body.size_hint(),
         }
     }
 }
@@ -75,10 +74,10 @@ impl FromBackend {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = match &mut self.lease {
-            Some(lease) => lease.poll_body(&mut self.incoming, cx),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        let Some(lease) = &mut self.lease else {
+            return Poll::Ready(None);
         };
+        let polled = lease.poll_body(cx);
         if polled.is_pending() {
             let timers = &self.exchange.link.worker.timers;
             let idle = self.idle;
@@ -99,24 +98,34 @@ impl FromBackend {
                 if let Some(timer) = &self.timer {
                     timer.set(self.idle);
                 }
-                if self.incoming.is_end_stream() {
-                    self.end(cx);
+                if self.is_end_stream() {
+                    self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             None => {
-                self.end(cx);
+                self.end();
                 Poll::Ready(None)
             }
             Some(Err(_)) => Poll::Ready(Some(Err(self.fail()))),
         }
     }
 
+    /// Whether nothing more comes.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        (self.lease.as_ref()).is_none_or(|lease| lease.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let lease = self.lease.as_ref();
+        lease.map_or(SizeHint::with_exact(0), |lease| lease.size_hint())
+    }
+
     /// The connection can serve another.
-    pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn end(&mut self) {
         self.exchange.complete();
         if let Some(lease) = self.lease.take() {
-            lease.give_back(cx);
+            lease.give_back();
         }
     }
 

@@ -100,13 +100,12 @@ impl Upstream {
         let held = self.hold_connection();
         let (stream, two) = self.connect(caller).await?;
         self.two.set(two);
-        let io = UpstreamIo(stream);
         if !two {
-            let mut h1 = H1::new(io, held).await?;
+            let mut h1 = H1::new(stream, held, &self.scratch);
             h1.caller = caller.map(Rc::downgrade);
             return Ok(Lease::H1(h1, self.clone()));
         }
-        let h2 = H2::new(io, held, &self.timers).await?;
+        let h2 = H2::new(UpstreamIo(stream), held, &self.timers).await?;
         match caller {
             None => self.shared.borrow_mut().push(h2.clone()),
             Some(caller) => caller.share(self, h2.clone()),

@@ -10,18 +10,24 @@ use std::{
 };
 
 use hyper::{
-    Request, Response,
-    body::Incoming,
-    client::conn::http2::{Builder, SendRequest},
+    Request, Response, Uri, Version,
+    body::{Body as _, Bytes, Frame, Incoming, SizeHint},
+    client::conn::{
+        TrySendError,
+        http2::{Builder, SendRequest},
+    },
+    header::HOST,
+    http::uri,
 };
 use tokio::task::{AbortHandle, spawn_local};
 
-use super::{
-    Upstream,
-    h1::{Unanswered, unanswered},
-};
+use super::{Unanswered, Upstream};
 use crate::proxy::{
-    backend::Held, executor::Local, io::UpstreamIo, request::RequestBody, timers::Timers,
+    backend::Held,
+    executor::Local,
+    io::UpstreamIo,
+    request::{RequestBody, RequestHead},
+    timers::Timers,
 };
 
 /// Requests at a time on a connection, if the backend allows as many.
@@ -47,6 +53,8 @@ pub(crate) struct Stream {
     upstream: Rc<Upstream>,
     /// Whether the connection had served before.
     pub(crate) reused: bool,
+    /// The answer's body.
+    incoming: Option<Incoming>,
 }
 
 impl H2 {
@@ -111,6 +119,7 @@ impl H2 {
             h2: self.clone(),
             upstream: upstream.clone(),
             reused,
+            incoming: None,
         }
     }
 }
@@ -124,18 +133,83 @@ impl Drop for H2 {
 
 impl Stream {
     /// Sends a request and waits for the answer's headers, or until `over`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unanswered`].
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        asked: &RequestHead,
+        body: RequestBody,
         over: impl Fn(&mut Context<'_>) -> Poll<()>,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<()>, Unanswered> {
+        let secure = self.upstream.pool.borrow().tls.is_some();
+        let request = request(asked, body, secure);
         let answer = self.h2.send.borrow_mut().try_send_request(request);
         let mut answer = pin!(answer);
-        poll_fn(|cx| match answer.as_mut().poll(cx) {
+        let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(answer.map_err(unanswered)),
             Poll::Pending => over(cx).map(|()| Err(Unanswered::Timeout)),
         })
-        .await
+        .await?;
+        let (parts, incoming) = answer.into_parts();
+        self.incoming = Some(incoming);
+        Ok(Response::from_parts(parts, ()))
+    }
+
+    /// The next piece of the answer's body.
+    ///
+    /// # Errors
+    ///
+    /// It has no end.
+    pub(crate) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Unanswered>>> {
+        match &mut self.incoming {
+            None => Poll::Ready(None),
+            Some(incoming) => {
+                let polled = Pin::new(incoming).poll_frame(cx);
+                polled.map(|frame| frame.map(|frame| frame.map_err(Unanswered::Two)))
+            }
+        }
+    }
+
+    /// Whether nothing more comes of the answer.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        (self.incoming.as_ref()).is_none_or(|incoming| incoming.is_end_stream())
+    }
+
+    /// How much more comes of the answer.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        let incoming = self.incoming.as_ref();
+        incoming.map_or(SizeHint::with_exact(0), |incoming| incoming.size_hint())
+    }
+}
+
+/// A request as HTTP/2 has it.
+fn request(asked: &RequestHead, body: RequestBody, secure: bool) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = asked.method.clone();
+    *request.headers_mut() = asked.headers.clone();
+    let host = request.headers_mut().remove(HOST);
+    let mut target = uri::Parts::default();
+    target.path_and_query = asked.uri.path_and_query().cloned();
+    target.authority = host.and_then(|host| host.as_bytes().try_into().ok());
+    target.scheme = target.authority.as_ref().map(|_| match secure {
+        true => uri::Scheme::HTTPS,
+        false => uri::Scheme::HTTP,
+    });
+    *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+    request
+}
+
+/// hyper's error for an answer that never came.
+fn unanswered(mut error: TrySendError<Request<RequestBody>>) -> Unanswered {
+    match error.take_message() {
+        Some(_) => Unanswered::Unsent,
+        None => Unanswered::Two(error.into_error()),
     }
 }
 

@@ -9,23 +9,24 @@ mod outliers;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    pin::Pin,
+    io,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::sync::Notify;
 
 pub(crate) use self::{
     caller::Caller,
     connect::ConnectError,
-    h1::{H1, Unanswered},
+    h1::{H1, Nonsense, Scratch},
     h2::H2,
 };
 use super::{
     backend::{Backend, Held},
+    request::BodyError,
     snapshot::Pool,
     stats::BackendCell,
     timers::{Timers, ticks},
@@ -44,6 +45,7 @@ pub(crate) struct Upstream {
     two: Cell<bool>,
     worker: usize,
     timers: Rc<Timers>,
+    scratch: Scratch,
     /// HTTP/1 connections without a request, the last used last.
     idle: RefCell<Vec<H1>>,
     /// HTTP/2 connections.
@@ -64,6 +66,29 @@ pub(crate) enum Lease {
     H2(h2::Stream),
 }
 
+/// Why there is no answer, or none that is whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// Nothing of the request was sent.
+    #[error("nothing was sent")]
+    Unsent,
+    /// The client's body has no end.
+    #[error("{0}")]
+    Client(BodyError),
+    /// The connection broke.
+    #[error("{0}")]
+    Io(io::Error),
+    /// What came is no HTTP/1.
+    #[error("{0}")]
+    Nonsense(#[from] Nonsense),
+    /// HTTP/2: hyper says why.
+    #[error("{0:?}")]
+    Two(hyper::Error),
+    /// The time is over.
+    #[error("the time is over")]
+    Timeout,
+}
+
 impl Upstream {
     /// No connections yet.
     pub(crate) fn new(
@@ -71,6 +96,7 @@ impl Upstream {
         pool: Arc<Pool>,
         worker: usize,
         timers: Rc<Timers>,
+        scratch: Scratch,
     ) -> Rc<Self> {
         Rc::new(Self {
             backend,
@@ -79,6 +105,7 @@ impl Upstream {
             manner: Cell::new(0),
             worker,
             timers,
+            scratch,
             idle: RefCell::default(),
             shared: RefCell::default(),
             judged: Cell::new(0),
@@ -161,19 +188,34 @@ impl Lease {
     /// The next piece of the answer's body.
     pub(crate) fn poll_body(
         &mut self,
-        incoming: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Unanswered>>> {
         match self {
-            Lease::H1(h1, _) => h1.poll_body(incoming, cx),
-            Lease::H2(_) => Pin::new(incoming).poll_frame(cx),
+            Lease::H1(h1, _) => h1.poll_body(cx),
+            Lease::H2(stream) => stream.poll_body(cx),
+        }
+    }
+
+    /// Whether nothing more comes of the answer's body.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Lease::H1(h1, _) => h1.is_end_stream(),
+            Lease::H2(stream) => stream.is_end_stream(),
+        }
+    }
+
+    /// How much more comes of it.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Lease::H1(h1, _) => h1.size_hint(),
+            Lease::H2(stream) => stream.size_hint(),
         }
     }
 
     /// The answer is at its end: the connection may serve another request.
-    pub(crate) fn give_back(self, cx: &mut Context<'_>) {
+    pub(crate) fn give_back(self) {
         if let Lease::H1(mut h1, upstream) = self
-            && h1.is_usable(cx)
+            && h1.is_free()
         {
             match h1.caller.take().map(|caller| caller.upgrade()) {
                 None => upstream.put_idle(h1),
@@ -187,21 +229,9 @@ impl Lease {
     }
 
     /// Reads an answer of which nobody wants the body.
-    pub(crate) async fn throw_away(mut self, mut incoming: Incoming) {
-        while let Some(Ok(_)) = poll_fn(|cx| self.poll_body(&mut incoming, cx)).await {}
-        let mut lease = Some(self);
-        poll_fn(|cx| {
-            if let Some(lease) = lease.take() {
-                lease.give_back(cx);
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    /// Whether it is HTTP/2.
-    pub(crate) fn is_two(&self) -> bool {
-        matches!(self, Lease::H2(_))
+    pub(crate) async fn throw_away(mut self) {
+        while let Some(Ok(_)) = poll_fn(|cx| self.poll_body(cx)).await {}
+        self.give_back();
     }
 
     /// Whether it had served before.
