@@ -65,6 +65,8 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
     bench.args(["run", "--release", "--package", "weir-bench", "--", name]);
     if let Benchmark::Forward { .. } | Benchmark::L7 = benchmark {
         setup::for_comparing()?;
+    }
+    if !matches!(benchmark, Benchmark::Packets) {
         // The agent that is measured.
         let weir = [
             "build",

@@ -11,14 +11,18 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     select,
     sync::{Semaphore, mpsc},
+    time::Instant,
 };
 
 use super::{Change, Retarget, Target, watch::watch};
 
-/// First checks start this far apart,
+/// First checks of what comes at once start this far apart,
 const APART: Duration = Duration::from_millis(1);
-/// but all within this time.
+/// but all within this time,
 const FIRST_CHECKS: Duration = Duration::from_secs(1);
+/// unless there are more than this host makes in time without being late: any two first checks are at
+/// least so far apart.
+const LEAST_APART: Duration = Duration::from_micros(100);
 
 /// What is checked, by pool and backend.
 type Running = HashMap<String, HashMap<String, (Target, AbortHandle)>>;
@@ -35,6 +39,7 @@ pub(super) async fn run(
     let mut running = Running::new();
     let mut checks = FuturesUnordered::new();
     let mut news = Vec::new();
+    let mut next = Instant::now();
     loop {
         select! {
             count = targets.recv_many(&mut news, usize::MAX) => if count == 0 {
@@ -45,8 +50,8 @@ pub(super) async fn run(
             Some(_) = checks.next() => continue,
         }
         let new = news.drain(..).flat_map(|news| update(&mut running, news));
-        for (target, delay) in spread(new.collect()) {
-            let check = watch(target.clone(), delay, turns.clone(), changes.clone());
+        for (target, start) in starts(&mut next, Instant::now(), new.collect()) {
+            let check = watch(target.clone(), start, turns.clone(), changes.clone());
             let (check, stop) = abortable(check);
             let of_pool = running.entry(target.pool.clone()).or_default();
             let old = of_pool.insert(target.backend.clone(), (target, stop));
@@ -102,7 +107,20 @@ fn update(running: &mut Running, news: Retarget) -> Vec<Target> {
     new
 }
 
-/// When to check each for the first time.
+/// When to check each for the first time; `next`: when another may be at the earliest.
+fn starts(
+    next: &mut Instant,
+    now: Instant,
+    new: Vec<Target>,
+) -> impl Iterator<Item = (Target, Instant)> {
+    spread(new).map(move |(target, delay)| {
+        let start = (now + delay).max(*next);
+        *next = start + LEAST_APART;
+        (target, start)
+    })
+}
+
+/// The same, were there no others.
 fn spread(new: Vec<Target>) -> impl Iterator<Item = (Target, Duration)> {
     let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
     let within = FIRST_CHECKS.min(APART * count);
@@ -155,6 +173,28 @@ mod tests {
         assert!(last > FIRST_CHECKS * 9 / 10 && last < FIRST_CHECKS);
         let tenth = Duration::from_millis(100);
         assert!(last_first_check(10_000, tenth) < tenth);
+    }
+
+    /// Many pools that come one by one are no burst.
+    #[test]
+    fn first_checks_of_many_pools_are_spread_too() {
+        let now = Instant::now();
+        let mut next = now;
+        let mut all = Vec::new();
+        for _ in 0..1000 {
+            let pool = targets(100, Duration::from_secs(2));
+            all.extend(starts(&mut next, now, pool).map(|(_, start)| start - now));
+        }
+        let last = all.iter().max().unwrap();
+        assert!(*last >= LEAST_APART * 99_999 && *last < LEAST_APART * 101_000);
+        all.sort();
+        assert!(all.windows(2).all(|two| two[1] - two[0] >= LEAST_APART));
+        // One that comes later, when these are over, does not wait.
+        let later = now + Duration::from_secs(60);
+        let (_, start) = starts(&mut next, later, targets(1, FIRST_CHECKS))
+            .next()
+            .unwrap();
+        assert_eq!(start, later);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::config::http::ProxyProtocol;
 
 /// Changes that may wait for their receiver; more make the checks that found them wait.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 16_384;
 
 /// One backend of one pool to check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,11 +1,11 @@
 //! One check of one target.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 
-use socket2::SockRef;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
@@ -35,11 +35,7 @@ pub(super) async fn probe(address: SocketAddr, check: &Check) -> Result<Pass, Fa
         after: check.timeout,
         missing,
     };
-    let connection = async {
-        timeout_at(deadline, connect(address))
-            .await
-            .map_err(|_| late("connection"))?
-    };
+    let connection = connect(address, deadline, || late("connection"));
     match &check.kind {
         Kind::Tcp => connection.await.map(|_| Pass::Connected),
         Kind::Http {
@@ -64,20 +60,40 @@ pub(super) async fn probe(address: SocketAddr, check: &Check) -> Result<Pass, Fa
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+async fn connect(
+    address: SocketAddr,
+    deadline: Instant,
+    late: impl FnOnce() -> Failure,
+) -> Result<TcpStream, Failure> {
     let socket = open(address).map_err(Failure::Local)?;
-    socket.connect(address).await.map_err(Failure::connect)
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+            return Err(Failure::connect(error));
+        }
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into()).map_err(Failure::Local)?;
+    // An agent that is late itself asks the socket: what has come meanwhile has come.
+    let _ = timeout_at(deadline, stream.writable()).await;
+    if let Some(error) = stream.take_error().map_err(Failure::Local)? {
+        return Err(Failure::connect(error));
+    }
+    match stream.peer_addr() {
+        Ok(_) => Ok(stream),
+        Err(_) => Err(late()),
+    }
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     // Closed with a reset: a port in TIME_WAIT for each check would soon use them all up.
-    socket.set_zero_linger()?;
+    socket.set_linger(Some(Duration::ZERO))?;
     // The ACK of the handshake waits for the request, or for the reset, which then spares the
     // server a connection to accept: as HAProxy does.
-    SockRef::from(&socket).set_tcp_quickack(false)?;
+    socket.set_tcp_quickack(false)?;
     Ok(socket)
 }

@@ -15,11 +15,11 @@ use super::{
     probe::{Pass, probe},
 };
 
-/// Checks `target`, for the first time after `delay`, until nobody receives the changes; each
+/// Checks `target`, for the first time at `start`, until nobody receives the changes; each
 /// check waits for one of the `turns`.
 pub(super) async fn watch(
     target: Target,
-    delay: Duration,
+    mut start: Instant,
     turns: Arc<Semaphore>,
     changes: mpsc::Sender<Change>,
 ) {
@@ -31,7 +31,6 @@ pub(super) async fn watch(
     } = target;
     let mut judge = Judge::new(check.rise, check.fall);
     let mut able = true;
-    let mut start = Instant::now() + delay;
     // First checks come close together; the second ones take places all over the interval.
     let mut wait = check.interval.mul_f64(fastrand::f64());
     loop {

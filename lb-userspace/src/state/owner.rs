@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     net::IpAddr,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, block_in_place},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, Sleep, interval, sleep},
 };
 
 use super::{
@@ -37,8 +38,13 @@ use crate::{
     shared::{Counted, Votes},
 };
 
-/// Requests and verdicts that may wait for the owner, and that it takes at once.
+/// Requests and votes that may wait for the owner, and that it takes at once.
 const WAITING: usize = 256;
+/// Verdicts that it takes at once: a pool is made anew for all of its own together.
+const VERDICTS: usize = 8192;
+/// For how long they gather after some were acted on: when many backends are checked for the first
+/// time, each would make its pool anew.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// How often drains and ramps move on.
 const STEP: Duration = Duration::from_secs(1);
@@ -176,6 +182,7 @@ impl Owner {
         mut counted: Option<mpsc::UnboundedReceiver<Counted>>,
     ) {
         let (mut asked, mut judged, mut votes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut gathering = None;
         let mut steps = interval(STEP);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -201,9 +208,13 @@ impl Owner {
                         }
                     }
                 },
-                _ = verdicts.recv_many(&mut judged, WAITING), if !verdicts.is_closed() => {
+                _ = verdicts.recv_many(&mut judged, VERDICTS),
+                    if gathering.is_none() && !verdicts.is_closed() =>
+                {
                     block_in_place(|| self.judge(judged.drain(..)));
+                    gathering = Some(Box::pin(sleep(GATHER)));
                 }
+                () = over(&mut gathering) => gathering = None,
                 _ = next(&mut counted, &mut votes) => {
                     block_in_place(|| self.count(votes.drain(..)));
                 }
@@ -427,6 +438,14 @@ async fn next(counted: &mut Option<mpsc::UnboundedReceiver<Counted>>, votes: &mu
         }
     }
     pending().await
+}
+
+/// Waits for the end of a time, for ever where there is none.
+async fn over(time: &mut Option<Pin<Box<Sleep>>>) {
+    match time {
+        Some(time) => time.await,
+        None => pending().await,
+    }
 }
 
 /// For how long after a change there may be flows that nobody remembers: those of slots, until

@@ -1,5 +1,6 @@
 //! What a change costs, and what there may be of everything.
 
+mod checks;
 mod large;
 mod memory;
 mod report;
@@ -61,6 +62,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         large::flips(&runtime, &lab, scale, &mut report)?;
         memory::measure(&lab, scale, &mut report)
     })??;
+    drop(lab);
+    checks::measure(arguments.quick, &mut report)?;
     print!("{}", report.tables());
     if let Some(output) = &arguments.output {
         std::fs::write(output, report.document(scale)?)?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use anyhow::Result;
 
-use super::{Scale, memory::Memory};
+use super::{Scale, checks::Checks, memory::Memory};
 
 pub(crate) const WEIGHT: &str = "another weight";
 pub(crate) const LESS: &str = "a backend less";
@@ -21,6 +21,7 @@ pub(crate) struct Report {
     times: BTreeMap<&'static str, Vec<Duration>>,
     rates: Vec<f64>,
     memory: Vec<(&'static str, Memory)>,
+    checks: Vec<Checks>,
 }
 
 impl Report {
@@ -37,6 +38,10 @@ impl Report {
 
     pub(crate) fn memory(&mut self, name: &'static str, memory: Memory) {
         self.memory.push((name, memory));
+    }
+
+    pub(crate) fn checks(&mut self, checks: Checks) {
+        self.checks.push(checks);
     }
 
     pub(crate) fn tables(&self) -> String {
@@ -63,6 +68,32 @@ impl Report {
         text += "\n| memory | in the agent | in maps |\n|---|---|---|\n";
         for (name, Memory { process, maps }) in &self.memory {
             let _ = writeln!(text, "| {name} | {} | {} |", bytes(*process), bytes(*maps));
+        }
+        text += &self.checks_table();
+        text
+    }
+
+    fn checks_table(&self) -> String {
+        let mut text = String::from(
+            "\n| checked | every | all once after | a second | wanted | of a CPU | µs for one | \
+             memory | failed |\n|---|---|---|---|---|---|---|---|---|\n",
+        );
+        for checks in &self.checks {
+            let Checks {
+                backends, interval, ..
+            } = *checks;
+            let _ = writeln!(
+                text,
+                "| {backends} backends | {interval:?} | {:.1} s | {:.0} | {:.0} | {:.0}% | {:.1} | \
+                 {} | {} |",
+                checks.first.as_secs_f64(),
+                checks.rate,
+                backends as f64 / interval.as_secs_f64(),
+                checks.cpu * 100.0,
+                checks.cpu * 1e6 / checks.rate,
+                bytes(checks.memory),
+                checks.failed,
+            );
         }
         text
     }
@@ -109,6 +140,11 @@ impl Report {
              there are, and for 1,048,576 flows. A backend more includes the slots that its pool's \
              ring has more. All of it: {services} services and {backends} backends, with empty \
              tables of flows.\n\n\
+             Health checks: the agent as it is shipped, TCP checks of as many backends, in pools of a \
+             hundred with a service each, all of which one listening socket serves in another \
+             namespace. The time of its threads (/proc/PID/task/*/schedstat) has in it what the \
+             kernel does for both ends of the connections, and all else that the agent does; memory \
+             is all that it has (`VmRSS`).\n\n\
              {}\n## Aims\n\n| change | aim | measured | |\n|---|---|---|---|\n{aims}",
             crate::machine::description()?,
             self.tables(),

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Port of VIPs and backends.
-const PORT: u16 = 80;
+pub(crate) const PORT: u16 = 80;
 
 /// What is under test. Nothing checks health: verdicts are told by the benchmark.
 pub(crate) struct Scene {

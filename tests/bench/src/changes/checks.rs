@@ -1,0 +1,130 @@
+//! What health checks cost the agent.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::net::UnixStream,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{Lab, Plan, retry};
+use serde_json::{Value, json};
+use weir_tests::{cpu, memory};
+
+use super::{report::Report, scene};
+use crate::{agent, napi::time};
+
+/// Backends of a pool, of which each has a service.
+const POOL: usize = 100;
+/// How long the checks are watched.
+const WATCHED: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What so many checks took.
+#[derive(Clone, Copy)]
+pub(crate) struct Checks {
+    pub(crate) backends: usize,
+    pub(crate) interval: Duration,
+    /// From the agent's start until each backend had been checked once.
+    pub(crate) first: Duration,
+    /// Made in a second.
+    pub(crate) rate: f64,
+    /// Of one CPU, by the agent and by the kernel for it.
+    pub(crate) cpu: f64,
+    /// Bytes of memory that the agent has in use.
+    pub(crate) memory: u64,
+    /// Backends that were not taken for healthy at the end: one failure is enough.
+    pub(crate) failed: usize,
+}
+
+/// Measures a few thousand often, and many seldom.
+pub(crate) fn measure(quick: bool, report: &mut Report) -> Result<()> {
+    let scales: &[_] = match quick {
+        true => &[(1000, 2)],
+        false => &[(10_000, 2), (100_000, 10)],
+    };
+    for &(backends, interval) in scales {
+        report.checks(one(backends, Duration::from_secs(interval))?);
+    }
+    Ok(())
+}
+
+fn one(backends: usize, interval: Duration) -> Result<Checks> {
+    let lab = Lab::new(&Plan {
+        backends: 1,
+        ..Plan::default()
+    })?;
+    scene::reach_all(&lab)?;
+    let server = &lab.backends()[0].namespace;
+    server.ip("route add local 172.16.0.0/12 dev lo\n")?;
+    // Nobody accepts: a check ends before there is anything to.
+    let _listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, scene::PORT)))??;
+    let text = scene::text(
+        &lab,
+        super::Scale {
+            services: backends / POOL,
+            backends,
+            rounds: 0,
+        },
+        &scene::document(backends / POOL, backends),
+    );
+    let mut document: Value = serde_json::from_str(&text)?;
+    let pools = document["pools"].as_object_mut().context("no pools")?;
+    for pool in pools.values_mut() {
+        // Failures count at once.
+        pool["health_check"] = json!({
+            "type": "tcp", "interval": format!("{}s", interval.as_secs()), "timeout": "1s",
+            "rise": 1, "fall": 1,
+        });
+    }
+    let started = Instant::now();
+    let process = agent::start(&lab, &[cpu::first()?, cpu::last()?], document)?;
+    retry(PATIENCE, || {
+        let opened = opened(process.id())?;
+        ensure!(opened >= backends as u64, "{opened} of {backends} checked");
+        Ok(())
+    })
+    .with_context(|| agent::log(&lab).chars().take(2000).collect::<String>())?;
+    let first = started.elapsed();
+    // Second checks are all over the interval.
+    sleep(interval);
+    let look = || anyhow::Ok((Instant::now(), time(process.id())?, opened(process.id())?));
+    let before = look()?;
+    sleep(WATCHED);
+    let after = look()?;
+    let seconds = (after.0 - before.0).as_secs_f64();
+    Ok(Checks {
+        backends,
+        interval,
+        first,
+        rate: (after.2 - before.2) as f64 / seconds,
+        cpu: Duration::from_nanos(after.1 - before.1).as_secs_f64() / seconds,
+        memory: memory::resident(process.id())?,
+        failed: backends - healthy(&lab)?,
+    })
+}
+
+/// Backends that pass their checks.
+fn healthy(lab: &Lab) -> Result<usize> {
+    let mut stream = UnixStream::connect(lab.directory().join("admin.sock"))?;
+    write!(stream, "GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics)?;
+    let healthy = |line: &&str| line.starts_with("weir_backend_healthy{") && line.ends_with(" 1");
+    Ok(metrics.lines().filter(healthy).count())
+}
+
+/// Connections that were opened in a process's namespace.
+fn opened(process: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/net/snmp"))?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = lines.next().zip(lines.next()).context("no counters")?;
+    let mut both = names.split(' ').zip(values.split(' '));
+    let (_, value) = both
+        .find(|(name, _)| *name == "ActiveOpens")
+        .context("no ActiveOpens")?;
+    Ok(value.parse()?)
+}
