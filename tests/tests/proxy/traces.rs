@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
+    path::Path,
     sync::{Arc, Mutex},
     thread::JoinHandle,
 };
@@ -15,7 +16,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use lab::retry;
+use lab::{Process, retry};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -25,13 +26,22 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, status::StatusCode},
 };
 use prost::Message as _;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::oneshot,
+};
+use tokio_rustls::TlsAcceptor;
 use tonic::{
     Request, Response, Status,
     transport::{Server, server::TcpIncoming},
 };
-use weir_tests::agent::PATIENCE;
+use weir_tests::{agent::PATIENCE, certificate::self_signed};
 
 use crate::scene::Scene;
 
@@ -77,31 +87,57 @@ fn keep(came: &Came, request: ExportTraceServiceRequest) {
     }
 }
 
-/// The same over HTTP.
-async fn serve_http(listener: TcpListener, came: Came) -> Result<()> {
+/// The same over HTTP, with TLS where there is a certificate.
+async fn serve_http(listener: TcpListener, tls: Option<TlsAcceptor>, came: Came) -> Result<()> {
     loop {
         let (tcp, _) = listener.accept().await?;
-        let came = came.clone();
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let came = came.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let kind = head.headers.get("content-type").map(|kind| kind.as_bytes());
-                let asks = head.method == "POST" && head.uri.path() == HTTP.1;
-                ensure!(asks && kind == Some(b"application/x-protobuf"), "{head:?}");
-                let body = body.collect().await?.to_bytes();
-                keep(&came, ExportTraceServiceRequest::decode(body)?);
-                // A whole answer of that kind has no bytes.
-                anyhow::Ok(hyper::Response::new(Empty::<Bytes>::new()))
+        let (tls, came) = (tls.clone(), came.clone());
+        // An error closes the connection: nothing comes.
+        tokio::spawn(async move {
+            match tls {
+                Some(tls) => speak(tls.accept(tcp).await?, came).await,
+                None => speak(tcp, came).await,
             }
         });
-        // An error closes the connection: nothing comes.
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
     }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    came: Came,
+) -> Result<()> {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let came = came.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let kind = head.headers.get("content-type").map(|kind| kind.as_bytes());
+            let asks = head.method == "POST" && head.uri.path() == HTTP.1;
+            ensure!(asks && kind == Some(b"application/x-protobuf"), "{head:?}");
+            let body = body.collect().await?.to_bytes();
+            keep(&came, ExportTraceServiceRequest::decode(body)?);
+            // A whole answer of that kind has no bytes.
+            anyhow::Ok(hyper::Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    Ok(connection.await?)
+}
+
+/// TLS with this certificate.
+fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor> {
+    let chain = vec![CertificateDer::from_pem_file(chain)?];
+    let key = PrivateKeyDer::from_pem_file(key)?;
+    let config = ServerConfig::builder().with_no_client_auth();
+    Ok(Arc::new(config.with_single_cert(chain, key)?).into())
 }
 
 impl Collector {
     fn start(scene: &Scene) -> Result<Self> {
+        Self::start_with(scene, None)
+    }
+
+    /// The same, which speaks TLS where it speaks HTTP.
+    fn start_with(scene: &Scene, tls: Option<TlsAcceptor>) -> Result<Self> {
         let listen = |port| {
             let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
             socket.set_nonblocking(true)?;
@@ -119,7 +155,7 @@ impl Collector {
             .build()?;
         let thread = std::thread::spawn(move || {
             let served = runtime.block_on(async {
-                let http = serve_http(TcpListener::from_std(http)?, by_http);
+                let http = serve_http(TcpListener::from_std(http)?, tls, by_http);
                 let incoming = TcpIncoming::from(TcpListener::from_std(grpc)?);
                 let serve = Server::builder()
                     .add_service(service)
@@ -221,6 +257,43 @@ fn a_collector_gets_the_spans_of_traced_requests() -> Result<()> {
 #[test]
 fn a_collector_gets_them_over_http() -> Result<()> {
     spans_come_over("http")
+}
+
+/// With TLS, where the system's authorities vouch for the collector; and not where they do not.
+#[test]
+fn a_collector_gets_them_over_https() -> Result<()> {
+    let scene = scene(1, 100, "http")?;
+    let directory = scene.lab.directory();
+    let (chain, key) = self_signed(&directory, "collector", "localhost")?;
+    let (other, _) = self_signed(&directory, "other", "localhost")?;
+    let collector = Collector::start_with(&scene, Some(acceptor(&chain, &key)?))?;
+    scene.agent.configure(|document| {
+        let endpoint = format!("https://localhost:{}", HTTP.0);
+        document["agent"]["traces"]["endpoint"] = json!(endpoint);
+    })?;
+    let believing = |authorities: &Path| {
+        let mut command = scene.lab.lb().command(weir_tests::agent::binary());
+        command.args(["agent", "--takeover", "--config"]);
+        command.arg(scene.agent.config());
+        command.env("SSL_CERT_FILE", authorities);
+        let agent = Process::spawn(command)?;
+        retry(PATIENCE, || {
+            let pid = scene.agent.status()?.pid;
+            ensure!(pid == agent.id(), "not yet: {}", scene.agent.log());
+            Ok(())
+        })?;
+        scene.get(&[&scene.url("/name")])?;
+        anyhow::Ok(agent)
+    };
+    let _first = believing(&other)?;
+    retry(PATIENCE, || {
+        let outcomes = outcomes(&scene)?;
+        ensure!(outcomes == (0, 0, 1), "{outcomes:?}");
+        Ok(())
+    })?;
+    let _second = believing(&chain)?;
+    ensure!(collector.spans("/name", 1)?.len() == 1);
+    Ok(())
 }
 
 fn spans_come_over(protocol: &str) -> Result<()> {
