@@ -30,10 +30,19 @@ const SECOND: u64 = 0xff51_afd7_ed55_8ccd;
 /// configures services chooses the keys, so no secret is needed.
 #[inline(always)]
 pub const fn place(key: &ServiceKey, mask: u32) -> u32 {
-    let first = (key.address[0] ^ ((key.rest() as u64) << 32)).wrapping_mul(FIRST);
     // A product's low bits know nothing of its factors' high ones, so those are folded in.
-    let second = (first ^ (first >> 32) ^ key.address[1]).wrapping_mul(SECOND);
-    ((second ^ (second >> 32)).wrapping_mul(FIRST) >> 32) as u32 & mask
+    let first = (key.address[0] ^ ((key.rest() as u64) << 32)).wrapping_mul(FIRST);
+    let mut mixed = (fold(first) ^ key.address[1]).wrapping_mul(SECOND);
+    // Each product is waited for, and IPv4 needs one less: it has nothing in the second word.
+    if key.address[1] != 0 {
+        mixed = fold(mixed).wrapping_mul(FIRST);
+    }
+    (mixed >> 32) as u32 & mask
+}
+
+#[inline(always)]
+const fn fold(word: u64) -> u64 {
+    word ^ (word >> 32)
 }
 
 /// The entry of the only key at its place.

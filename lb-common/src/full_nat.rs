@@ -44,7 +44,7 @@ pub(crate) fn known<T: Tables>(
     index: u32,
     service: &Service,
 ) -> Result<Target, Stop> {
-    // A copy, as in `selection::choose`.
+    // Copies, as in `selection::choose`.
     let Some(flow) = remembered(tables, &{ *packet }, service) else {
         return Err(match packet.protocol == TCP && !packet.opens() {
             true => stop(service, index, Reason::UnknownFlow),
@@ -55,7 +55,7 @@ pub(crate) fn known<T: Tables>(
         Some(backend) => (backend.alive(), backend.dead()),
         None => (false, false),
     };
-    if (dead || (packet.opens() && !alive)) && lose(tables, packet, service, &flow) {
+    if (dead || (packet.opens() && !alive)) && lose(tables, &{ *packet }, service, &flow) {
         let told = packet.protocol == TCP
             && !packet.opens()
             && service.flags & service_flags::DIE_SILENTLY == 0;
@@ -217,18 +217,19 @@ fn remove<T: Tables>(tables: &T, key: &FlowKey) {
     tables.remove_nat_return(key);
 }
 
-/// Takes a source endpoint for a new flow and remembers it.
+/// Takes a source endpoint for a new flow and remembers it. Where its packet goes.
 ///
 /// # Errors
 ///
-/// Why there is no flow.
+/// Why there is no flow; [`Stop::Open`] where another CPU had a packet of the same flow at the
+/// same time: its choice holds, which [`known`] tells.
 #[inline(always)]
 pub(crate) fn open<T: Tables>(
     tables: &T,
     packet: &Packet,
     index: u32,
     service: &Service,
-) -> Result<(), Stop> {
+) -> Result<Target, Stop> {
     let now = tables.tick();
     let hash = hash(tables, packet, service);
     let id = pick(tables, packet, index, service, hash).map_err(|why| stop(service, index, why))?;
@@ -268,16 +269,21 @@ pub(crate) fn open<T: Tables>(
             if counted {
                 tables.count_connection(id, true);
             }
-            Ok(())
+            Ok(Target {
+                backend: id,
+                source: Some(Endpoint {
+                    address: key.destination,
+                    port: key.destination_port,
+                }),
+            })
         }
         Claim::Full => {
             tables.remove_nat_return(&key);
             Err(dropped(Reason::FlowTableFull))
         }
-        // Another CPU had a packet of the same flow at the same time: its choice holds.
         Claim::Taken => {
             tables.remove_nat_return(&key);
-            Ok(())
+            Err(Stop::Open)
         }
     }
 }

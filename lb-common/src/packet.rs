@@ -78,9 +78,11 @@ pub struct Packet {
 pub enum Parsed {
     /// A packet that a service may be found for.
     Packet(Packet),
-    /// IP, but not a packet that can be balanced, for this reason: dropped where
-    /// `destination` is a VIP, else the kernel's.
-    Odd(ServiceKey, Reason),
+    /// IP, but not a packet that can be balanced, for this reason: dropped where its
+    /// destination is a VIP, else the kernel's. Ports and flags may be zero. A packet like the
+    /// other, so that the compiler keeps each of its words in one piece: a word that is written
+    /// in parts and read as a whole has the CPU wait.
+    Odd(Packet, Reason),
     /// Neither TCP nor UDP over IP: the kernel's.
     Other,
 }
@@ -126,9 +128,6 @@ fn parse_ipv4<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
     if protocol != TCP && protocol != UDP {
         return Parsed::Other;
     }
-    if ip.get::<u16, { offset_of!(Ipv4Hdr, frags) }>() & FRAGMENTED != 0 {
-        return odd(IPV4, destination, Reason::Fragment);
-    }
     let packet = Packet {
         l3,
         l4: l3 + header,
@@ -141,6 +140,9 @@ fn parse_ipv4<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
         destination,
         ports: 0,
     };
+    if ip.get::<u16, { offset_of!(Ipv4Hdr, frags) }>() & FRAGMENTED != 0 {
+        return Parsed::Odd(packet, Reason::Fragment);
+    }
     parse_l4(frame, packet, l3 + total)
 }
 
@@ -161,13 +163,6 @@ fn parse_ipv6<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
     ];
     let payload = u16::from_be(ip.get::<u16, { offset_of!(Ipv6Hdr, payload_len) }>()) as usize;
     let protocol = ip.get::<u8, { offset_of!(Ipv6Hdr, next_hdr) }>();
-    match protocol {
-        TCP | UDP => {}
-        44 => return odd(IPV6, destination, Reason::Fragment),
-        // Hop-by-hop, routing, authentication, destination options, mobility (RFC 7045).
-        0 | 43 | 51 | 60 | 135 => return odd(IPV6, destination, Reason::ExtensionHeader),
-        _ => return Parsed::Other,
-    }
     let packet = Packet {
         l3,
         l4: l3 + Ipv6Hdr::LEN,
@@ -180,7 +175,13 @@ fn parse_ipv6<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
         destination,
         ports: 0,
     };
-    parse_l4(frame, packet, l3 + Ipv6Hdr::LEN + payload)
+    match protocol {
+        TCP | UDP => parse_l4(frame, packet, l3 + Ipv6Hdr::LEN + payload),
+        44 => Parsed::Odd(packet, Reason::Fragment),
+        // Hop-by-hop, routing, authentication, destination options, mobility (RFC 7045).
+        0 | 43 | 51 | 60 | 135 => Parsed::Odd(packet, Reason::ExtensionHeader),
+        _ => Parsed::Other,
+    }
 }
 
 /// `end`: where the IP header says that the packet ends.
@@ -188,26 +189,26 @@ fn parse_ipv6<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
 fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, end: usize) -> Parsed {
     if packet.protocol == TCP {
         let Some(tcp) = frame.window::<{ TcpHdr::LEN }>(packet.l4) else {
-            return odd(packet.family, packet.destination, Reason::Malformed);
+            return Parsed::Odd(packet, Reason::Malformed);
         };
         packet.ports = tcp.get::<u32, 0>();
         packet.tcp_flags = tcp.get::<u8, TCP_FLAGS>();
         let header = ((tcp.get::<u8, TCP_DATA_OFFSET>() & 0xf0) >> 2) as usize;
         if header < TcpHdr::LEN || end < packet.l4 + header {
-            return odd(packet.family, packet.destination, Reason::Malformed);
+            return Parsed::Odd(packet, Reason::Malformed);
         }
     } else {
         let Some(udp) = frame.window::<{ UdpHdr::LEN }>(packet.l4) else {
-            return odd(packet.family, packet.destination, Reason::Malformed);
+            return Parsed::Odd(packet, Reason::Malformed);
         };
         packet.ports = udp.get::<u32, 0>();
         let length = u16::from_be(udp.get::<u16, { offset_of!(UdpHdr, len) }>()) as usize;
         if length < UdpHdr::LEN || end < packet.l4 + length {
-            return odd(packet.family, packet.destination, Reason::Malformed);
+            return Parsed::Odd(packet, Reason::Malformed);
         }
     }
     if end > frame.length() {
-        return odd(packet.family, packet.destination, Reason::Malformed);
+        return Parsed::Odd(packet, Reason::Malformed);
     }
     Parsed::Packet(packet)
 }
@@ -217,11 +218,6 @@ fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, end: usize) -> Parsed {
 #[inline(always)]
 pub const fn ipv4_address(raw: u32) -> Address {
     [(raw as u64).to_le(), 0]
-}
-
-#[inline(always)]
-fn odd(family: u8, destination: Address, reason: Reason) -> Parsed {
-    Parsed::Odd(ServiceKey::any_port(family, destination), reason)
 }
 
 impl Packet {
@@ -262,6 +258,12 @@ impl Packet {
             family: self.family,
             reserved: 0,
         }
+    }
+
+    /// The key of the address that it is for.
+    #[inline(always)]
+    pub fn address_key(&self) -> ServiceKey {
+        ServiceKey::any_port(self.family, self.destination)
     }
 
     /// The key of the `nat` backend that it may be from.

@@ -115,7 +115,12 @@ fn no_backend(service: &Service, index: u32) -> Stop {
 /// The hash that finds the packet's slot.
 #[inline(always)]
 pub(crate) fn hash<T: Tables>(tables: &T, packet: &Packet, service: &Service) -> u64 {
-    hash_of(tables, packet, service.hashed_ports)
+    // Where all of the ports are hashed, as nearly always, the CPU need not wait for the service's
+    // entry: it guesses the branch, not the mask.
+    match service.hashed_ports {
+        u32::MAX => hash_of(tables, packet, u32::MAX),
+        some => hash_of(tables, packet, some),
+    }
 }
 
 #[inline(always)]

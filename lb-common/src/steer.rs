@@ -24,8 +24,9 @@ pub enum Verdict {
     Drop(Reason),
     /// Send it.
     Send(Exit),
-    /// It is the first of a flow that is to be remembered: give the unchanged frame to
-    /// [`open`]. Apart, since it is rare and needs a stack of its own in the kernel.
+    /// It is the first of a flow that is to be remembered: [`steer`] wants the unchanged frame to
+    /// be given to [`open`]. Apart, since it is rare and needs a stack of its own in the kernel.
+    /// Where [`open`] says so, another CPU was faster, and [`steer`] knows the flow.
     Open,
     /// It goes nowhere, counted, and its sender is told: give the unchanged frame to
     /// [`crate::answer::answer`]. Apart for the same reason.
@@ -59,7 +60,7 @@ pub enum Stop {
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let sent = match parse(frame) {
         Parsed::Packet(packet) => steer_packet(frame, tables, &packet),
-        Parsed::Odd(destination, reason) => match tables.is_vip(&destination) {
+        Parsed::Odd(packet, reason) => match tables.is_vip(&packet.address_key()) {
             true => Err(Stop::Drop(0, reason)),
             false => Err(Stop::Pass),
         },
@@ -71,24 +72,26 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     }
 }
 
-/// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`].
-///
-/// # Errors
-///
-/// The verdict, where there is no flow now. Else give the frame to [`steer`] again.
+/// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`], and sends the frame on.
 #[inline(always)]
-pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<(), Verdict> {
+pub fn open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let Parsed::Packet(packet) = parse(frame) else {
-        return Err(Verdict::Pass);
+        return Verdict::Pass;
     };
     let Some(index) = tables.service_index(&packet.service_key()) else {
-        return Err(Verdict::Pass);
+        return Verdict::Pass;
     };
-    match tables.service(index) {
-        Some(service) => full_nat::open(tables, &packet, index, service),
+    let sent = match tables.service(index) {
+        Some(service) => full_nat::open(tables, &packet, index, service).and_then(|target| {
+            let sent = forward(frame, tables, &packet, index, service, target);
+            sent.map_err(|reason| Stop::Drop(index, reason))
+        }),
         None => Err(Stop::Drop(index, Reason::Inconsistent)),
+    };
+    match sent {
+        Ok(exit) => Verdict::Send(exit),
+        Err(stopped) => stop(tables, stopped),
     }
-    .map_err(|stopped| stop(tables, stopped))
 }
 
 #[inline(always)]
@@ -185,7 +188,8 @@ fn backward<F: Frame, T: Tables>(
     let stop = |reason| Stop::Drop(index, reason);
     let service = tables.service(index).ok_or(stop(Reason::Inconsistent))?;
     if client.is_none() && service.algorithm == algorithm::LEAST_CONNECTIONS && packet.ends() {
-        hang_up(tables, packet, index, service);
+        // A copy, as in `selection::choose`.
+        hang_up(tables, &{ *packet }, index, service);
     }
     let hop = match tables.route(&RouteQuery {
         family: packet.family,

@@ -27,52 +27,49 @@ use crate::{frame::XdpFrame, tables::KernelTables};
 /// The program for every interface that Weir is given.
 #[xdp]
 pub(crate) fn weir(context: XdpContext) -> u32 {
-    let ingress = context.ingress_ifindex() as u32;
-    let tables = KernelTables::new(&context, ingress);
-    match steer(&mut XdpFrame::new(&context), &tables) {
-        Verdict::Send(exit) if exit.ifindex == ingress => xdp_action::XDP_TX,
-        Verdict::Send(exit) => maps::DEVICES
-            .redirect(exit.device.into(), 0)
-            .unwrap_or_else(|_| lost(&tables)),
-        Verdict::Open => hand_on(&context, &tables, OPEN),
-        Verdict::Answer => hand_on(&context, &tables, ANSWER),
-        stopped => stop(&context, stopped),
-    }
+    let tables = KernelTables::new(&context);
+    let verdict = steer(&mut XdpFrame::new(&context), &tables);
+    act(&context, &tables, verdict, OPEN)
 }
 
-/// What [`weir`] hands on, and gets back: the first packet of a flow that is to be
-/// remembered. A program of its own, for a stack of its own.
+/// What [`weir`] hands on: the first packet of a flow that is to be remembered. A program of its
+/// own, for a stack of its own.
 #[xdp]
 pub(crate) fn weir_open(context: XdpContext) -> u32 {
-    let tables = KernelTables::new(&context, context.ingress_ifindex() as u32);
-    match open(&XdpFrame::new(&context), &tables) {
-        Ok(()) => hand_on(&context, &tables, STEER),
-        Err(Verdict::Answer) => hand_on(&context, &tables, ANSWER),
-        Err(stopped) => stop(&context, stopped),
-    }
+    let tables = KernelTables::new(&context);
+    let verdict = open(&mut XdpFrame::new(&context), &tables);
+    act(&context, &tables, verdict, STEER)
 }
 
 /// What the others hand on for its sender to be told that it goes nowhere.
 #[xdp]
 pub(crate) fn weir_answer(context: XdpContext) -> u32 {
-    let tables = KernelTables::new(&context, context.ingress_ifindex() as u32);
+    let tables = KernelTables::new(&context);
     match answer(&mut XdpFrame::new(&context), &tables) {
         true => xdp_action::XDP_TX,
         false => xdp_action::XDP_DROP,
     }
 }
 
-/// The action for a packet that is not sent.
+/// The action for a verdict. `open`: the program that is to make the packet's flow, or knows it.
 #[inline(always)]
-fn stop(_context: &XdpContext, verdict: Verdict) -> u32 {
+fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: u32) -> u32 {
     match verdict {
+        // Read here, not before: until here it would stand on the stack, which has no room left.
+        Verdict::Send(exit) if exit.ifindex == context.ingress_ifindex() as u32 => {
+            xdp_action::XDP_TX
+        }
+        Verdict::Send(exit) => maps::DEVICES
+            .redirect(exit.device.into(), 0)
+            .unwrap_or_else(|_| lost(tables)),
+        Verdict::Open => hand_on(context, tables, open),
+        Verdict::Answer => hand_on(context, tables, ANSWER),
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop(_reason) => {
             #[cfg(feature = "log")]
-            aya_log_ebpf::debug!(_context, "dropped: {}", _reason.name());
+            aya_log_ebpf::debug!(context, "dropped: {}", _reason.name());
             xdp_action::XDP_DROP
         }
-        Verdict::Send(_) | Verdict::Open | Verdict::Answer => xdp_action::XDP_ABORTED,
     }
 }
 

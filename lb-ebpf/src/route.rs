@@ -26,7 +26,7 @@ const AF_INET6: u8 = 10;
 /// The way to an address, at most two ticks old and of the present epoch. A function of its
 /// own, for a stack frame of its own.
 #[inline(never)]
-pub(crate) fn lookup(context: &XdpContext, ingress: u32, tick: u32, query: &RouteQuery) -> Route {
+pub(crate) fn lookup(context: &XdpContext, tick: u32, query: &RouteQuery) -> Route {
     let epoch = maps::SETTINGS
         .get(0)
         .map_or(0, |settings| settings.route_epoch);
@@ -48,7 +48,7 @@ pub(crate) fn lookup(context: &XdpContext, ingress: u32, tick: u32, query: &Rout
             _ => Route::Local,
         };
     }
-    let route = ask(context, ingress, query);
+    let route = ask(context, query);
     let (hop, local, on_link) = match route {
         Route::Via { hop, on_link } => (hop, 0, u8::from(on_link)),
         Route::Local => (NextHop::default(), 1, 0),
@@ -76,11 +76,11 @@ fn cache_index(query: &RouteQuery) -> u32 {
 
 /// `bpf_fib_lookup`.
 #[inline(always)]
-fn ask(context: &XdpContext, ingress: u32, query: &RouteQuery) -> Route {
+fn ask(context: &XdpContext, query: &RouteQuery) -> Route {
     // SAFETY: integers and unions of integers, for which zero is a value.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     fib.l4_protocol = query.protocol;
-    fib.ifindex = ingress;
+    fib.ifindex = context.ingress_ifindex() as u32;
     if query.family == IPV4 {
         fib.family = AF_INET;
         fib.__bindgen_anon_3.ipv4_src = query.source[0] as u32;

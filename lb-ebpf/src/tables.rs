@@ -30,13 +30,12 @@ const EXISTS: i32 = -17;
 /// The maps, as a packet sees them.
 pub(crate) struct KernelTables<'a> {
     context: &'a XdpContext,
-    ingress: u32,
 }
 
 impl<'a> KernelTables<'a> {
     #[inline(always)]
-    pub(crate) fn new(context: &'a XdpContext, ingress: u32) -> Self {
-        Self { context, ingress }
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
+        Self { context }
     }
 }
 
@@ -88,7 +87,9 @@ fn count(counters: Option<*mut Counters>, bytes: usize, opens: bool) {
     unsafe {
         (*counters).packets += 1;
         (*counters).bytes += bytes as u64;
-        (*counters).connections += u64::from(opens);
+        if opens {
+            (*counters).connections += 1;
+        }
     }
 }
 
@@ -330,7 +331,7 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery) -> Route {
-        route::lookup(self.context, self.ingress, self.tick(), query)
+        route::lookup(self.context, self.tick(), query)
     }
 
     #[inline(always)]

@@ -45,10 +45,7 @@ pub(crate) fn send(tables: &Memory, from: Endpoint, flags: Option<u8>) -> Sent {
     let mut frame = packet(from, (VIP, PORT), flags);
     let mut verdict = steer(&mut frame, tables);
     if verdict == Verdict::Open {
-        verdict = match open(&frame, tables) {
-            Ok(()) => steer(&mut frame, tables),
-            Err(verdict) => verdict,
-        };
+        verdict = open(&mut frame, tables);
     }
     match verdict {
         Verdict::Send(Exit {

@@ -43,10 +43,7 @@ const XDP_REDIRECT: u32 = 4;
 fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
     let mut verdict = steer(frame, memory);
     if verdict == Verdict::Open {
-        verdict = match open(frame, memory) {
-            Ok(()) => steer(frame, memory),
-            Err(stopped) => stopped,
-        };
+        verdict = open(frame, memory);
     }
     match verdict {
         Verdict::Pass => XDP_PASS,
@@ -54,7 +51,7 @@ fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
         Verdict::Send(_) => XDP_REDIRECT,
         Verdict::Answer if answer(frame, memory) => XDP_TX,
         Verdict::Answer | Verdict::Drop(_) => XDP_DROP,
-        Verdict::Open => panic!("a flow that was opened is not there"),
+        Verdict::Open => panic!("nobody else opens flows"),
     }
 }
 
