@@ -65,7 +65,7 @@ pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
         taken.take(place.next);
         table[place.next] = members[turn as usize].id;
     }
-    let mut left: Vec<usize> = taken.free(slots).collect();
+    let mut left: Vec<u32> = taken.free(slots).map(|slot| slot as u32).collect();
     for &turn in counted {
         let place = &mut places[turn as usize];
         place.go_to_nearest(&mut left, mask);
@@ -135,12 +135,13 @@ impl Place {
     }
 
     /// Goes to that slot of `left` which comes first in its order, and takes it out.
-    fn go_to_nearest(&mut self, left: &mut Vec<usize>, mask: usize) {
-        let steps_in_one = inverse(self.step);
-        let steps = |slot: usize| slot.wrapping_sub(self.next).wrapping_mul(steps_in_one) & mask;
-        let nearest = left.iter().map(|&slot| steps(slot)).min().unwrap_or(0);
-        self.next = self.next.wrapping_add(nearest.wrapping_mul(self.step)) & mask;
-        left.retain(|&slot| slot != self.next);
+    fn go_to_nearest(&mut self, left: &mut Vec<u32>, mask: usize) {
+        // Half words, of which the CPU takes twice as many at once.
+        let (next, in_one, mask) = (self.next as u32, inverse(self.step) as u32, mask as u32);
+        let steps = |slot: u32| slot.wrapping_sub(next).wrapping_mul(in_one) & mask;
+        let nearest = left.iter().map(|&slot| steps(slot)).min();
+        let at = left.iter().position(|&slot| Some(steps(slot)) == nearest);
+        self.next = left.swap_remove(at.unwrap_or(0)) as usize;
     }
 }
 
@@ -156,21 +157,22 @@ const fn inverse(odd: usize) -> usize {
     inverse
 }
 
-/// A bit a slot: it stays in the nearest cache, where the table would not.
-struct Taken(Vec<u64>);
+/// A byte a slot, 1 where it is taken: quicker read than a bit, and a quarter of the table, which
+/// no near cache would hold.
+struct Taken(Vec<u8>);
 
 impl Taken {
     fn new(slots: usize) -> Self {
-        Self(vec![0; slots.div_ceil(64)])
+        Self(vec![0; slots])
     }
 
     /// 1 for a slot that is not taken, else 0.
     fn is_free(&self, slot: usize) -> u64 {
-        !(self.0[slot / 64] >> (slot % 64)) & 1
+        u64::from(self.0[slot] ^ 1)
     }
 
     fn take(&mut self, slot: usize) {
-        self.0[slot / 64] |= 1 << (slot % 64);
+        self.0[slot] = 1;
     }
 
     /// The slots that are not taken.
