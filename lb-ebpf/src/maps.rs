@@ -16,7 +16,7 @@ use lb_common::abi::{
 
 /// The agent writes it in place.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
-/// Memory is taken as flows come.
+/// Memory is taken as backends come.
 const GROWING: usize = BPF_F_NO_PREALLOC as usize;
 
 /// What applies to every packet; one entry.
@@ -60,13 +60,14 @@ pub(crate) static SOURCES: Array<Address, 256> = Array::new();
 #[btf_map]
 pub(crate) static PORT_TURNS: PerCpuArray<u32, 131_072> = PerCpuArray::new();
 
-/// `full-nat` flows by their client's packets.
+/// `full-nat` flows by their client's packets. An entry that is there already is had faster than
+/// one for which the kernel must find memory first.
 #[btf_map]
-pub(crate) static NAT_FORWARD: HashMap<FlowKey, NatForward, 1_048_576, GROWING> = HashMap::new();
+pub(crate) static NAT_FORWARD: HashMap<FlowKey, NatForward, 1_048_576> = HashMap::new();
 
 /// `full-nat` flows by their backend's packets.
 #[btf_map]
-pub(crate) static NAT_RETURN: HashMap<FlowKey, NatReturn, 1_048_576, GROWING> = HashMap::new();
+pub(crate) static NAT_RETURN: HashMap<FlowKey, NatReturn, 1_048_576> = HashMap::new();
 
 /// Remembered flows of tracked slots, by their client's packets.
 #[btf_map]

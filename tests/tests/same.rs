@@ -40,6 +40,7 @@ impl Node {
                 services: 100,
                 backends: 2000,
                 flows: 1000,
+                translations: 0,
             },
             pin: None,
             tell_peers: false,

@@ -409,6 +409,7 @@ fn takes_back_what_a_newcomer_had_that_died() -> Result<()> {
             services: 10,
             backends: 10,
             flows: 1000,
+            translations: 0,
         },
         pin: Some(Pin {
             directory: lab.pins(),

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::running::Running;
 use crate::{
     api,
-    config::{Config, XdpMode},
+    config::{Agent, Config, FullNat, XdpMode},
     dataplane::{Attach, DataPlane, Interface, Limits, Options, Pin},
     ha, health,
     proxy::{Listening, Proxy, traces::Traces},
@@ -132,6 +132,7 @@ fn options(config: &Config) -> Options {
             services: agent.limits.services,
             backends: agent.limits.backends,
             flows: agent.limits.flows,
+            translations: translations(agent),
         },
         pin: agent.pin.directory().map(|directory| Pin {
             directory: directory.to_owned(),
@@ -139,6 +140,20 @@ fn options(config: &Config) -> Options {
             peer_source_addresses: agent.full_nat.peer_addresses.clone(),
         }),
         tell_peers: config.ha.sync.is_some(),
+    }
+}
+
+/// Room for flows of `full-nat`, for which memory is taken at once: where there can be none of
+/// them, none.
+fn translations(agent: &Agent) -> u32 {
+    let FullNat {
+        addresses,
+        peer_addresses,
+        ..
+    } = &agent.full_nat;
+    match addresses.is_empty() && peer_addresses.is_empty() {
+        true => 0,
+        false => agent.limits.flows,
     }
 }
 

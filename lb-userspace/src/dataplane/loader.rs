@@ -109,7 +109,10 @@ pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::
         services,
         backends,
         flows,
+        translations,
     } = options.limits;
+    // No table has no room at all.
+    let translations = translations.max(1);
     let (services_front, returns_front) = fronts(options.limits);
     // Ring buffers are at least a page.
     let (first_turn, news) = match options.tell_peers {
@@ -145,8 +148,8 @@ pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::
         .map_max_entries("TURNS", services + 1)
         .map_max_entries("CONNECTIONS", backends + 1)
         .map_max_entries("FLOWS", flows)
-        .map_max_entries("NAT_FORWARD", flows)
-        .map_max_entries("NAT_RETURN", flows)
+        .map_max_entries("NAT_FORWARD", translations)
+        .map_max_entries("NAT_RETURN", translations)
         .load(OBJECT)
         .context("loading the XDP program's object")?;
     #[cfg(debug_assertions)]

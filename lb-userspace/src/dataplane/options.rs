@@ -22,16 +22,18 @@ pub struct Interface {
     pub attach: Attach,
 }
 
-/// Sizes of the data path's tables. Memory is taken for services and backends at once, for
-/// rings and flows as they come.
+/// Sizes of the data path's tables. Memory is taken at once, but for rings, which take it as they
+/// come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Services.
     pub services: u32,
     /// Backends, in all pools.
     pub backends: u32,
-    /// Flows that `full-nat` remembers at a time.
+    /// Flows of tracked slots that are remembered at a time.
     pub flows: u32,
+    /// Flows that `full-nat` remembers at a time; 0: no service is `full-nat`.
+    pub translations: u32,
 }
 
 /// Everything that is fixed when the data path is loaded.

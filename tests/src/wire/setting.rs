@@ -33,6 +33,7 @@ pub const LIMITS: Limits = Limits {
     services: 64,
     backends: 1024,
     flows: 1 << 12,
+    translations: 1 << 12,
 };
 
 /// How long the resolver may take.

@@ -58,7 +58,11 @@ impl World {
         desired: Desired,
         test: impl FnOnce(&mut Self) -> Result<T> + Send,
     ) -> Result<T> {
-        let limits = Limits { flows, ..LIMITS };
+        let limits = Limits {
+            flows,
+            translations: flows,
+            ..LIMITS
+        };
         Self::make(|| load(limits, false), desired, test)
     }
 

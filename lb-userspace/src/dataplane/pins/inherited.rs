@@ -37,8 +37,9 @@ const OF_ONE_SIZE: [Shape; 1] = [(
     size_of::<Affinity>(),
 )];
 
-/// As large as `limits.flows`, as the next.
+/// As large as `limits.flows`.
 const FLOWS: [Shape; 1] = [("FLOWS", size_of::<FlowKey>(), size_of::<Flow>())];
+/// As large as `limits.translations`.
 const TRANSLATIONS: [Shape; 2] = [
     ("NAT_FORWARD", size_of::<FlowKey>(), size_of::<NatForward>()),
     ("NAT_RETURN", size_of::<FlowKey>(), size_of::<NatReturn>()),
@@ -146,8 +147,10 @@ impl Inherited {
         self.stamp.limits.flows == self.own.limits.flows
     }
 
-    fn same_sources(&self) -> bool {
+    /// Whether its translations can be used on as they are.
+    fn same_translations(&self) -> bool {
         self.stamp.sources == self.own.sources
+            && self.stamp.limits.translations == self.own.limits.translations
     }
 
     /// Whether flows still find the same slots.
@@ -158,11 +161,10 @@ impl Inherited {
     /// Maps that are used on, by name, and where each is pinned.
     pub(crate) fn shared(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let (old, new) = (self.stamp.limits, self.own.limits);
-        let translations = self.same_flows() && self.same_sources();
         let groups = [
             (true, &OF_ONE_SIZE[..]),
             (self.same_flows(), &FLOWS),
-            (translations, &TRANSLATIONS),
+            (self.same_translations(), &TRANSLATIONS),
             (old.services == new.services, &BY_SERVICE),
             (old.backends == new.backends, &BY_BACKEND),
         ];
@@ -184,7 +186,7 @@ impl Inherited {
             translations: None,
             sources: Vec::new(),
         };
-        if self.same_flows() && self.same_sources() {
+        if self.same_translations() || self.own.limits.translations == 0 {
             return Ok(copies);
         }
         copies.translations = Some([table("NAT_FORWARD")?, table("NAT_RETURN")?]);

@@ -31,7 +31,7 @@ pub(crate) struct Stamp {
 }
 
 /// Words of the map.
-const WORDS: u32 = 7;
+const WORDS: u32 = 8;
 
 impl Stamp {
     /// This agent's, which runs in the network namespace of the calling thread. `sources`:
@@ -64,10 +64,12 @@ impl Stamp {
             services,
             backends,
             flows,
+            translations,
         } = self.limits;
         let limits = [services, backends, flows].map(u64::from);
         let all = [self.layout, self.hash_key, self.sources].into_iter();
-        for (index, word) in (0..).zip(all.chain(limits).chain([self.namespace])) {
+        let rest = [self.namespace, translations.into()];
+        for (index, word) in (0..).zip(all.chain(limits).chain(rest)) {
             words.write(index, &word);
         }
         Ok(map.pin(directory.join(NAME))?)
@@ -91,6 +93,8 @@ impl Stamp {
                 services: limit(3),
                 backends: limit(4),
                 flows: limit(5),
+                // An agent of before it was a limit of its own has 0 here.
+                translations: limit(7),
             },
         })
     }

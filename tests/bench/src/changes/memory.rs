@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Map, MapData, MapInfo};
+use aya::maps::MapInfo;
 use lab::Lab;
 
 use super::{
@@ -85,10 +85,7 @@ fn flow_bytes(scene: &Scene) -> Result<Vec<(&'static str, u64)>> {
         let (id, entries) = find(scene, name)?;
         Ok(map_bytes(id)? / u64::from(entries))
     };
-    let full_nat = of_all("NAT_FORWARD")?
-        + of_all("NAT_RETURN")?
-        + entry_bytes::<2>(find(scene, "NAT_FORWARD")?.0)?
-        + entry_bytes::<5>(find(scene, "NAT_RETURN")?.0)?;
+    let full_nat = of_all("NAT_FORWARD")? + of_all("NAT_RETURN")?;
     Ok(vec![
         ("a flow of a tracked slot", of_all("FLOWS")?),
         ("a flow of `full-nat`", full_nat),
@@ -105,23 +102,6 @@ fn find(scene: &Scene, name: &str) -> Result<(u32, u32)> {
         }
     }
     anyhow::bail!("there is no map {name}")
-}
-
-/// Bytes that an entry of this many words takes in a map of flows that grows with them, beside
-/// what the empty map takes.
-fn entry_bytes<const WORDS: usize>(id: u32) -> Result<u64> {
-    const FLOWS: u64 = 10_000;
-    let map = Map::from_map_data(MapData::from_id(id)?)?;
-    let mut map: HashMap<MapData, [u64; 5], [u64; WORDS]> = map.try_into()?;
-    let empty = map_bytes(id)?;
-    for flow in 0..FLOWS {
-        map.insert([flow; 5], [0; WORDS], 0)?;
-    }
-    let full = map_bytes(id)?;
-    for flow in 0..FLOWS {
-        map.remove(&[flow; 5])?;
-    }
-    Ok((full - empty) / FLOWS)
 }
 
 /// Resident memory of this process, without pages of files and of maps.

@@ -47,6 +47,7 @@ impl Scene {
                 services: scale.services as u32,
                 backends: scale.backends as u32 + 100,
                 flows: 1 << 20,
+                translations: 1 << 20,
             },
             pin: None,
             tell_peers: false,

@@ -71,6 +71,7 @@ impl Scene {
             services: SERVICES,
             backends: members,
             flows: 1 << 16,
+            translations: 0,
         };
         let mut dataplane = load(limits, false)?;
         let mut desired = Desired::default();

@@ -78,6 +78,7 @@ impl Scene {
         );
         let limits = Limits {
             flows: FLOWS,
+            translations: FLOWS,
             ..LIMITS
         };
         let mut dataplane = load(limits, false)?;
