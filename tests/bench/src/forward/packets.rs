@@ -5,7 +5,7 @@ use frames::Generator;
 use serde::{Deserialize, Serialize};
 use weir_tests::cpu;
 
-use super::contender::{self, Contender, DROP, FRAMES, RELAY};
+use super::contender::{self, Contender, DROP, RELAY};
 use crate::interrupt;
 
 /// Which flows frames are of.
@@ -67,7 +67,7 @@ fn round(contender: &mut Contender, kind: Kind, part: u32) -> Result<Round> {
         Kind::Steady => {
             // Flows that have been forgotten since the last round are opened again.
             contender.steady.send(4096)?;
-            (&mut contender.steady, FRAMES)
+            (&mut contender.steady, contender.steady_frames)
         }
         Kind::New => (&mut contender.new, contender.new_frames),
     };
