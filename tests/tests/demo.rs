@@ -83,6 +83,23 @@ fn it_fails_when_the_agent_has_ended() -> Result<()> {
     Ok(())
 }
 
+/// Ctrl-C, which goes to the whole process group, while the network is being made.
+#[test]
+fn it_can_be_ended_before_it_has_begun() -> Result<()> {
+    for namespaces in [1, 3, 5] {
+        let demo = Demo::start(&[])?;
+        retry(PATIENCE, || {
+            let made = demo.namespaces()?;
+            ensure!(made.len() >= namespaces, "{made:?}");
+            Ok(())
+        })?;
+        let group = Pid::from_raw(-i32::try_from(demo.process.id())?);
+        kill(group, Signal::SIGINT)?;
+        demo.has_ended()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn an_interface_needs_a_configuration() -> Result<()> {
     let output = Command::new(executable("xtask"))
@@ -179,12 +196,17 @@ impl Demo {
         if self.directory.exists() {
             left.push(self.directory.display().to_string());
         }
+        left.extend(self.namespaces()?);
+        Ok(left)
+    }
+
+    fn namespaces(&self) -> Result<Vec<String>> {
         let prefix = format!("weir-{}-", self.process.id());
         let names = fs::read_dir(Path::new("/run/netns"))?;
-        left.extend(names.filter_map(|name| {
+        let names = names.filter_map(|name| {
             let name = name.ok()?.file_name().into_string().ok()?;
             name.starts_with(&prefix).then_some(name)
-        }));
-        Ok(left)
+        });
+        Ok(names.collect())
     }
 }

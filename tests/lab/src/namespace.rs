@@ -90,7 +90,7 @@ impl Namespace {
             .with_context(|| format!("cannot enter the namespace {}", self.name))
     }
 
-    /// Gives `ip -batch` these lines.
+    /// Gives `ip -batch` these lines. Ctrl-C does not reach it.
     ///
     /// # Errors
     /// It refuses one.
@@ -98,6 +98,7 @@ impl Namespace {
         let mut command = self.command("ip");
         let mut child = command
             .args(["-batch", "-"])
+            .process_group(0)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -147,9 +148,11 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs a command to its end; the error has what it printed.
+/// Runs a command to its end, also where Ctrl-C comes meanwhile, which is for this process; the error
+/// has what it printed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
+        .process_group(0)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run {command:?}"))?;
