@@ -38,12 +38,10 @@ use crate::{
     shared::{Counted, Votes},
 };
 
-/// Requests and votes that may wait for the owner, and that it takes at once.
+/// Requests, verdicts and votes that may wait for the owner, and that it takes at once.
 const WAITING: usize = 256;
-/// Verdicts that it takes at once: a pool is made anew for all of its own together.
-const VERDICTS: usize = 8192;
-/// For how long they gather after some were acted on: when many backends are checked for the first
-/// time, each would make its pool anew.
+/// For how long verdicts gather after some were acted on, if no more are waiting: when many backends
+/// are checked for the first time, each would make its pool anew.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// How often drains and ramps move on.
@@ -208,11 +206,11 @@ impl Owner {
                         }
                     }
                 },
-                _ = verdicts.recv_many(&mut judged, VERDICTS),
+                count = verdicts.recv_many(&mut judged, WAITING),
                     if gathering.is_none() && !verdicts.is_closed() =>
                 {
                     block_in_place(|| self.judge(judged.drain(..)));
-                    gathering = Some(Box::pin(sleep(GATHER)));
+                    gathering = (count < WAITING).then(|| Box::pin(sleep(GATHER)));
                 }
                 () = over(&mut gathering) => gathering = None,
                 _ = next(&mut counted, &mut votes) => {
