@@ -29,6 +29,19 @@ pub(super) struct Conditions {
     pub(super) forwarded: bool,
 }
 
+/// What counts of a backend.
+struct Known<'a> {
+    name: &'a String,
+    weight: u64,
+    stage: Option<Stage>,
+    /// By its checks.
+    checks: Health,
+    /// By its checks, and whether it can be reached.
+    health: Health,
+    /// The same, of this node's own checks.
+    here: Health,
+}
+
 /// Decides for a pool. Before its first check, and before its next hop is known, a backend is used
 /// where nobody is known to be healthy: at the start all are, and a newcomer to a pool that works
 /// must show that it works first. Who cannot be reached is as good as failed, but keeps its flows:
@@ -42,69 +55,72 @@ pub(super) fn conditions(
     reach: Option<impl Fn(IpAddr) -> Health>,
 ) -> Conditions {
     let forwarded = reach.is_some();
-    let checks = |backend: &str| match pool.health_check {
-        Some(_) => verdicts.health(name, backend),
-        None => Health::Healthy,
-    };
-    let reach = |backend: &str| match (&reach, pool.backends.get(backend)) {
-        (Some(reach), Some(config)) => reach(config.address.ip()),
-        _ => Health::Healthy,
-    };
-    let health = |backend: &str| checks(backend).and(reach(backend));
-    let here = |backend: &str| {
-        let checks = match pool.health_check {
-            Some(_) => verdicts.here(name, backend),
-            None => Health::Healthy,
+    // Each is looked up once: pools are large, and a change of one backend looks at all.
+    let known = pool.backends.iter().map(|(backend, config)| {
+        let (checks, checks_here) = match pool.health_check {
+            Some(_) => (verdicts.health(name, backend), verdicts.here(name, backend)),
+            None => (Health::Healthy, Health::Healthy),
         };
-        checks.and(reach(backend))
-    };
+        let way = reach.as_ref().map(|reach| reach(config.address.ip()));
+        let way = way.unwrap_or(Health::Healthy);
+        Known {
+            name: backend,
+            weight: u64::from(config.weight),
+            stage: drains.stage(name, backend),
+            health: checks.and(way),
+            here: checks_here.and(way),
+            checks,
+        }
+    });
+    let known: Vec<Known<'_>> = known.collect();
     let mut total = 0;
     let mut failed = 0;
     let (mut some_healthy, mut some_failed, mut some_unknown) = (false, false, false);
     let (mut some_failed_here, mut some_not_failed_here) = (false, false);
-    for (backend, config) in &pool.backends {
-        if drains.stage(name, backend).is_some() || config.weight == 0 {
+    for backend in &known {
+        if backend.stage.is_some() || backend.weight == 0 {
             continue;
         }
-        total += u64::from(config.weight);
-        match here(backend) {
+        total += backend.weight;
+        match backend.here {
             Health::Unhealthy => some_failed_here = true,
             Health::Healthy | Health::Unknown => some_not_failed_here = true,
         }
-        match health(backend) {
+        match backend.health {
             Health::Healthy => some_healthy = true,
             Health::Unknown => some_unknown = true,
             Health::Unhealthy => {
                 some_failed = true;
-                failed += u64::from(config.weight);
+                failed += backend.weight;
             }
         }
     }
     let floor = u64::from(pool.health_floor_percent);
     let below_floor = some_failed && (total - failed) * 100 < total * floor;
-    let condition = |backend: &str| match (drains.stage(name, backend), health(backend)) {
+    let condition = |backend: &Known<'_>| match (backend.stage, backend.health) {
         (Some(Stage::Expired), _) => Condition::Dead,
-        (Some(_), Health::Unhealthy) if checks(backend) == Health::Unhealthy => Condition::Dead,
+        (Some(_), Health::Unhealthy) if backend.checks == Health::Unhealthy => Condition::Dead,
         (Some(_), _) => Condition::Draining,
         (None, Health::Healthy) => Condition::InUse,
         (None, Health::Unknown) if some_healthy => Condition::Draining,
         (None, Health::Unknown) => Condition::InUse,
         (None, Health::Unhealthy) if below_floor => Condition::InUse,
-        (None, Health::Unhealthy) if checks(backend) != Health::Unhealthy => Condition::Draining,
-        (None, Health::Unhealthy) if verdicts.lived(name, backend) => Condition::Dead,
+        (None, Health::Unhealthy) if backend.checks != Health::Unhealthy => Condition::Draining,
+        (None, Health::Unhealthy) if verdicts.lived(name, backend.name) => Condition::Dead,
         // Who is next is known when all have been checked.
         (None, Health::Unhealthy) if some_unknown => Condition::Dead,
         // Its slots were never its own: on another node they may long have been the next one's.
         (None, Health::Unhealthy) => Condition::Absent,
     };
-    let backends = pool.backends.keys();
-    let backends: BTreeMap<_, _> = backends
-        .map(|name| (name.clone(), condition(name)))
-        .collect();
-    let passes =
-        |(name, is): (&String, &Condition)| *is != Condition::Dead && here(name) == Health::Healthy;
+    let mut healthy = false;
+    let backends = known.iter().map(|backend| {
+        let is = condition(backend);
+        healthy |= is != Condition::Dead && backend.here == Health::Healthy;
+        (backend.name.clone(), is)
+    });
+    let backends = backends.collect();
     Conditions {
-        healthy: backends.iter().any(passes),
+        healthy,
         backends,
         below_floor,
         checked: !some_unknown,
