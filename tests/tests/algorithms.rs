@@ -50,6 +50,7 @@ fn least_connections_levels() -> Result<()> {
         let mut held = scene.hold(100)?;
         scene.add("echo", 1)?;
         scene.add("echo", 2)?;
+        scene.agent.wait_for("echo", &BACKENDS)?;
         held.0.extend(scene.hold(200)?.0);
         held.all_say()?;
         let counts = held.by_partner();
@@ -342,6 +343,11 @@ fn order_does_not_matter() -> Result<()> {
             .map(|view| view.counters.digest.clone())
             .collect())
     };
+    // Newcomers get nothing before their MAC addresses are known.
+    let settle = |scene: &Scene| {
+        let mut pools = ["echo", "udp"].iter();
+        pools.try_for_each(|pool| scene.agent.wait_for(pool, &BACKENDS))
+    };
     let there = Scene::new(&Setup::default())?;
     let setup = Setup {
         members: 1,
@@ -352,6 +358,8 @@ fn order_does_not_matter() -> Result<()> {
         other.add("echo", place)?;
         other.add("udp", place)?;
     }
+    settle(&there)?;
+    settle(&other)?;
     let same = digests(&there)?;
     assert_eq!(digests(&other)?, same);
     // Out and in again.
@@ -359,6 +367,7 @@ fn order_does_not_matter() -> Result<()> {
     assert_ne!(digests(&other)?, same);
     other.add("udp", 0)?;
     other.add("echo", 0)?;
+    settle(&other)?;
     assert_eq!(digests(&other)?, same);
     Ok(())
 }
