@@ -105,6 +105,11 @@ impl Agent {
             .collect();
         document["agent"]["admin"]["socket"] = json!(socket);
         document["agent"]["pin"] = json!(pins);
+        // Memory for a million, the default, takes the kernel a second or more at each start.
+        let flows = &mut document["agent"]["limits"]["flows"];
+        if flows.is_null() {
+            *flows = json!(65_536);
+        }
         let config = directory.join("weir.json");
         std::fs::write(&config, document.to_string())?;
         let log = directory.join("weir.log");

@@ -100,7 +100,7 @@ fn metrics_count_what_happens() -> Result<()> {
         (r#"backend_open_connections{pool="web",backend="be2"}"#, 0),
         (r#"pool_below_health_floor{pool="web"}"#, 0),
         (r#"flows{table="tracked"}"#, 0),
-        ("flows_limit", 1 << 20),
+        ("flows_limit", 65_536),
         ("flows_evicted_total", 0),
     ] {
         assert_eq!(agent.metric(&format!("weir_{name}"))?, value, "{name}");
