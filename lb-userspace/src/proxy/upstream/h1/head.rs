@@ -126,8 +126,10 @@ fn body(response: &mut Response<()>, bodiless: bool) -> Result<(Body, bool), Non
         if old {
             return Err(Nonsense::Coding);
         }
-        let last = codings.as_bytes().rsplit(|byte| *byte == b',').next();
-        let chunked = last.is_some_and(|last| last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+        // What is no text names no coding that is known.
+        let codings = codings.to_str().unwrap_or_default();
+        let last = codings.rsplit(',').next().unwrap_or_default();
+        let chunked = last.trim_ascii().eq_ignore_ascii_case("chunked");
         // A length beside it is not to be believed, nor is where the next answer begins, and
         // clients are not to see it (RFC 9112, section 6.3, rule 3).
         let sane = headers.remove(CONTENT_LENGTH).is_none();
