@@ -1,6 +1,7 @@
 //! A backend's HTTP/1 connection. No task of its own drives it: whoever waits for an answer does,
 //! in its own turn. Weir's own and not hyper's, whose channels between the two sides of a
-//! connection, and copies of each head, took a quarter of the CPU time of a request.
+//! connection, and copies of each head, took much of the CPU time of a request
+//! (docs/benchmarks-l7.md).
 
 mod body;
 mod head;
