@@ -1,7 +1,7 @@
 //! The real agent in a lab's balancer namespace, and its admin API.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -346,12 +346,18 @@ impl Agent {
     pub fn request(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(
+        let written = write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
-        )?;
+        );
+        // What is too large is refused, with an answer, before all of it was taken.
+        if let Err(error) = written
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            return Err(error.into());
+        }
         let mut answer = BufReader::new(stream);
         let mut line = String::new();
         answer.read_line(&mut line)?;
