@@ -12,8 +12,11 @@ use super::{
     snapshot::{Pool, Service},
     stats::ServiceCell,
     timers::Timers,
-    upstream::{Scratch, Upstream},
+    upstream::Upstream,
 };
+
+/// Where a worker reads bytes to before anything else is there to hold them.
+pub(crate) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
 /// What a worker's tasks share.
 pub(crate) struct Worker {
@@ -21,7 +24,7 @@ pub(crate) struct Worker {
     pub(crate) number: usize,
     /// Its deadlines.
     pub(crate) timers: Rc<Timers>,
-    /// Where bytes are read to before anything else is there to hold them.
+    /// See [`Scratch`].
     pub(crate) scratch: Scratch,
     /// Connections of clients.
     pub(crate) links: Cell<usize>,

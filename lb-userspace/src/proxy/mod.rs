@@ -14,6 +14,7 @@ mod compile;
 pub mod cookies;
 mod executor;
 mod files;
+mod h2_error;
 pub mod headers;
 mod io;
 mod lasting;

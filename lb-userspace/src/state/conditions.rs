@@ -57,10 +57,7 @@ pub(super) fn conditions(
     let forwarded = reach.is_some();
     // Each is looked up once: pools are large, and a change of one backend looks at all.
     let known = pool.backends.iter().map(|(backend, config)| {
-        let (checks, checks_here) = match pool.health_check {
-            Some(_) => (verdicts.health(name, backend), verdicts.here(name, backend)),
-            None => (Health::Healthy, Health::Healthy),
-        };
+        let (checks, checks_here) = verdicts.checks(name, pool, backend);
         let way = reach.as_ref().map(|reach| reach(config.address.ip()));
         let way = way.unwrap_or(Health::Healthy);
         Known {
@@ -337,9 +334,9 @@ mod tests {
         assert!(verdicts.keep("p", Some(&moved), None));
         assert!(!verdicts.find_votes("p", Some(&moved), None));
         vote(&mut verdicts, "a", 0, 3);
-        assert_eq!(verdicts.health("p", "a"), Health::Unknown);
+        assert_eq!(verdicts.checks("p", &moved, "a").0, Health::Unknown);
         verdicts.count(Counted::Agreed(false));
-        assert_eq!(verdicts.health("p", "a"), Health::Unknown);
+        assert_eq!(verdicts.checks("p", &moved, "a").0, Health::Unknown);
     }
 
     #[test]

@@ -301,16 +301,16 @@ impl Verdicts {
         self.all.get(pool)?.get(backend)
     }
 
-    /// What a backend is taken for.
-    pub(super) fn health(&self, pool: &str, backend: &str) -> Health {
-        let verdict = self.get(pool, backend);
-        verdict.map_or(Health::Unknown, |verdict| verdict.health)
-    }
-
-    /// What this node's own checks say of it.
-    pub(super) fn here(&self, pool: &str, backend: &str) -> Health {
-        self.get(pool, backend)
-            .map_or(Health::Unknown, Verdict::here)
+    /// What a pool's backend is taken for by its checks, and what this node's own say of it; where
+    /// there are none, it is healthy.
+    pub(super) fn checks(&self, name: &str, pool: &Pool, backend: &str) -> (Health, Health) {
+        if pool.health_check.is_none() {
+            return (Health::Healthy, Health::Healthy);
+        }
+        let verdict = self.get(name, backend);
+        verdict.map_or((Health::Unknown, Health::Unknown), |verdict| {
+            (verdict.health, verdict.here())
+        })
     }
 
     /// Whether a backend has ever been taken for healthy.

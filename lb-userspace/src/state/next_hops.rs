@@ -83,10 +83,7 @@ impl Owner {
             if config.weight == 0 || self.drains.stage(name, backend).is_some() {
                 continue;
             }
-            let checks = match pool.health_check {
-                Some(_) => self.verdicts.health(name, backend),
-                None => Health::Healthy,
-            };
+            let (checks, _) = self.verdicts.checks(name, pool, backend);
             match (checks, self.reach.health(config.address.ip())) {
                 (Health::Healthy, Health::Healthy) => return BTreeSet::new(),
                 (Health::Healthy | Health::Unknown, Health::Unknown) => {

@@ -4,14 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     net::IpAddr,
-    pin::Pin,
     time::{Duration, Instant},
 };
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, block_in_place},
-    time::{MissedTickBehavior, Sleep, interval, sleep},
+    time::{self, MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{
@@ -180,7 +179,7 @@ impl Owner {
         mut counted: Option<mpsc::UnboundedReceiver<Counted>>,
     ) {
         let (mut asked, mut judged, mut votes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut gathering = None;
+        let mut gathering: Option<time::Instant> = None;
         let mut steps = interval(STEP);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -210,9 +209,10 @@ impl Owner {
                     if gathering.is_none() && !verdicts.is_closed() =>
                 {
                     block_in_place(|| self.judge(judged.drain(..)));
-                    gathering = (count < WAITING).then(|| Box::pin(sleep(GATHER)));
+                    gathering = (count < WAITING).then(|| time::Instant::now() + GATHER);
                 }
-                () = over(&mut gathering) => gathering = None,
+                () = sleep_until(gathering.unwrap_or_else(time::Instant::now)),
+                    if gathering.is_some() => gathering = None,
                 _ = next(&mut counted, &mut votes) => {
                     block_in_place(|| self.count(votes.drain(..)));
                 }
@@ -436,14 +436,6 @@ async fn next(counted: &mut Option<mpsc::UnboundedReceiver<Counted>>, votes: &mu
         }
     }
     pending().await
-}
-
-/// Waits for the end of a time, for ever where there is none.
-async fn over(time: &mut Option<Pin<Box<Sleep>>>) {
-    match time {
-        Some(time) => time.await,
-        None => pending().await,
-    }
 }
 
 /// For how long after a change there may be flows that nobody remembers: those of slots, until

@@ -1,12 +1,13 @@
 //! A client's HTTP/2 connection.
 
-use std::{error::Error as _, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
+use std::{future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
 use hyper::{body::Bytes, server::conn::http2::Builder, service::service_fn};
 
 use super::{Link, SECOND, linger::linger, passed};
 use crate::proxy::{
     executor::Local,
+    h2_error::h2_error,
     io::{ClientIo, Http2Io, Stream},
     request::handle,
     timers::Timer,
@@ -110,8 +111,6 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
 
 /// Whether h2 has ended the connection as it became too much.
 fn is_flood(error: &hyper::Error) -> bool {
-    let h2 = error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>());
-    h2.is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+    h2_error(error)
+        .is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }

@@ -7,6 +7,8 @@ use http::{
 };
 use thiserror::Error;
 
+use super::list::items;
+
 /// Headers that a `Connection` may name; honest clients name one or two.
 const NOMINATIONS: usize = 16;
 
@@ -48,7 +50,7 @@ pub fn upgrade(parts: &Parts, allowed: &[String]) -> Option<HeaderValue> {
         || headers
             .get(CONTENT_LENGTH)
             .is_some_and(|length| length != "0")
-        || !options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+        || !names(headers, "upgrade")
     {
         return None;
     }
@@ -140,15 +142,15 @@ fn strip_nominated(headers: &mut HeaderMap) -> Result<(), BadConnection> {
     Ok(())
 }
 
+/// Whether a `Connection` header names this.
+pub fn names(headers: &HeaderMap, what: &str) -> bool {
+    options(headers).any(|option| option.eq_ignore_ascii_case(what.as_bytes()))
+}
+
 /// The names in all `Connection` headers; empty ones are allowed in a list (RFC 9110, 5.6.1) and
 /// left out.
 fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|option| !option.is_empty())
+    items(headers, &CONNECTION).filter(|option| !option.is_empty())
 }
 
 /// Headers that say something to the backend, or by which it decides whom to trust: whoever asks

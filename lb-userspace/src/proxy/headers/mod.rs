@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod connection;
 pub mod forwarded;
+pub mod list;
 pub mod request_id;
 pub mod trace;
 pub mod via;

@@ -1,7 +1,6 @@
 //! One try: a connection, the request on it, the answer's headers.
 
 use std::{
-    error::Error as _,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     config::http::Timeouts,
     proxy::{
+        h2_error::h2_error,
         timers::{Timer, Timers, ticks},
         upstream::{Caller, ConnectError, Lease, Unanswered, Upstream},
     },
@@ -123,7 +123,7 @@ pub(super) async fn attempt(
 
 /// What an error of HTTP/2 comes down to.
 fn two(error: &hyper::Error, reused: bool) -> Failure {
-    let Some(h2) = (error.source()).and_then(|source| source.downcast_ref::<h2::Error>()) else {
+    let Some(h2) = h2_error(error) else {
         return closed(reused);
     };
     let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::proxy::{
     balance::{Tried, pick, stay},
-    headers::connection,
+    headers::{connection, list::items},
     local::LocalPool,
     route::Route,
     sticky::Token,
@@ -112,16 +112,13 @@ fn session_cookie(exchange: &Exchange, route: &Route, sent: Option<Token>) -> Op
 /// Keeps an answer with one client's cookie out of the caches that clients share (RFC 9111,
 /// section 5.2.2.7).
 fn keep_private(headers: &mut HeaderMap) {
-    let kept = |value: &HeaderValue| {
-        let directives = value.as_bytes().split(|byte| *byte == b',');
-        directives.map(<[u8]>::trim_ascii).any(|directive| {
-            // With names of headers, `private` is about these alone.
-            ["private", "no-store"]
-                .iter()
-                .any(|whole| directive.eq_ignore_ascii_case(whole.as_bytes()))
-        })
+    let keeps = |directive: &[u8]| {
+        // With names of headers, `private` is about these alone.
+        ["private", "no-store"]
+            .iter()
+            .any(|whole| directive.eq_ignore_ascii_case(whole.as_bytes()))
     };
-    if !headers.get_all(CACHE_CONTROL).iter().any(kept) {
+    if !items(headers, &CACHE_CONTROL).any(keeps) {
         headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }

@@ -21,11 +21,12 @@ use tokio::sync::Notify;
 pub(crate) use self::{
     caller::Caller,
     connect::ConnectError,
-    h1::{H1, Nonsense, Scratch},
+    h1::{H1, Nonsense},
     h2::H2,
 };
 use super::{
     backend::{Backend, Held},
+    local::Scratch,
     request::BodyError,
     snapshot::Pool,
     stats::BackendCell,

@@ -4,12 +4,13 @@ use std::mem::MaybeUninit;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use httparse::{ParserConfig, Status};
 use hyper::body::{Buf as _, Bytes};
 
 use super::body::Body;
+use crate::proxy::headers::{connection::names, list::items};
 
 /// Most bytes of a head, and of trailers.
 pub(super) const MAX_HEAD: usize = 256 * 1024;
@@ -144,20 +145,11 @@ fn body(response: &mut Response<()>, bodiless: bool) -> Result<(Body, bool), Non
     }
 }
 
-/// Whether `Connection` names this.
-fn names(headers: &HeaderMap, what: &str) -> bool {
-    let lists = headers.get_all(CONNECTION).iter();
-    let mut all = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
-    all.any(|name| name.trim_ascii().eq_ignore_ascii_case(what.as_bytes()))
-}
-
 /// The length that the headers say, once or several times, which is one time then.
 fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Nonsense> {
     let mut said = None;
     let mut times = 0;
-    let lines = headers.get_all(CONTENT_LENGTH).iter();
-    for text in lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')) {
-        let digits = text.trim_ascii();
+    for digits in items(headers, &CONTENT_LENGTH) {
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return Err(Nonsense::Length);
         }

@@ -10,10 +10,9 @@ mod request;
 mod tests;
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
     io,
-    rc::{Rc, Weak},
+    rc::Weak,
     task::{Context, Poll, ready},
 };
 
@@ -32,11 +31,9 @@ use super::{Caller, Unanswered};
 use crate::proxy::{
     backend::Held,
     io::Stream,
+    local::Scratch,
     request::{RequestBody, RequestHead},
 };
-
-/// A worker's buffer, where bytes are read to before anything else is there to hold them.
-pub(crate) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
 /// The connection.
 pub(crate) struct H1 {

@@ -14,6 +14,7 @@ use http::{
 use hyper::body::{Body as _, Frame};
 
 use crate::proxy::{
+    headers::list::items,
     io::Stream,
     request::{BodyError, RequestBody, RequestHead},
 };
@@ -217,9 +218,7 @@ fn has_length(asked: &RequestHead) -> bool {
 /// The trailers that a request announces: a backend may take others for something else
 /// (RFC 9110, section 6.5.1).
 fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lists = headers.get_all(TRAILER).iter();
-    let names = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
-    names
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    items(headers, &TRAILER)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect()
 }

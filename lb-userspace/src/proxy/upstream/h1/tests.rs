@@ -1,6 +1,6 @@
 //! The same answers to Weir's client and to hyper's: both must make the same of them.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{
     HeaderMap, Method, Request,
