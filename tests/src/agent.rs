@@ -191,6 +191,15 @@ impl Agent {
         Ok(std::mem::replace(&mut self.process, new))
     }
 
+    /// What starts another one that takes over, with the configuration as it is now: for tests that
+    /// see to it themselves.
+    pub fn newcomer(&self) -> Command {
+        let mut command = self.namespace.command(binary());
+        command.args(["agent", "--takeover", "--config"]);
+        command.arg(&self.config);
+        command
+    }
+
     /// Changes the configuration that [`Agent::start_again`] starts with.
     ///
     /// # Errors

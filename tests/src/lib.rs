@@ -8,6 +8,7 @@ pub mod executable;
 pub mod held;
 pub mod https;
 pub mod memory;
+pub mod opened;
 pub mod probe;
 pub mod scene;
 pub mod web;

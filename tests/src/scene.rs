@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::Range,
     thread,
 };
 
@@ -161,6 +162,14 @@ impl Scene {
     /// A backend's address, by its place in the lab.
     pub fn address(&self, place: usize, port: u16) -> SocketAddr {
         address(&self.lab.backends()[place], self.vip, port)
+    }
+
+    /// A pool of backends, by their places in the lab, for `echo`; none is checked.
+    pub fn pool(&self, places: Range<usize>) -> Value {
+        let backends = &self.lab.backends()[places];
+        let members = backends.iter();
+        let members = members.map(|backend| (&*backend.name, address(backend, self.vip, ECHO)));
+        pool(members, "")
     }
 
     /// Opens connections to `echo` that go on talking.

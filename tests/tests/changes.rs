@@ -315,12 +315,9 @@ fn moving_to_another_pool_loses_nothing() -> Result<()> {
             ..Setup::default()
         })?;
         let talks = scene.talk(50)?;
-        let others = (2..4).map(|place| {
-            let member = json!({ "address": scene.address(place, ECHO) });
-            (scene.name(place), member)
-        });
-        let others = json!({ "backends": others.collect::<Map<_, _>>() });
-        scene.agent.change("PUT", "/v1/pools/others", &others)?;
+        scene
+            .agent
+            .change("PUT", "/v1/pools/others", &scene.pool(2..4))?;
         scene.set_service("echo", &json!({ "pool": "others" }))?;
         sleep(Duration::from_secs(1));
         scene

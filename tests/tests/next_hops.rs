@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::retry;
 use lb_userspace::events::EventView;
 use nix::sys::signal::Signal;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use weir_tests::{
     agent::PATIENCE,
     scene::{ECHO, Scene, Setup, in_every_mode},
@@ -88,12 +88,9 @@ fn newcomers_alone_are_waited_for() -> Result<()> {
             members: 2,
             ..Setup::default()
         })?;
-        let members = (2..4).map(|place| {
-            let member = json!({ "address": scene.address(place, ECHO) });
-            (scene.name(place), member)
-        });
-        let body = json!({ "backends": members.collect::<Map<_, _>>() });
-        scene.agent.change("PUT", "/v1/pools/echo", &body)?;
+        scene
+            .agent
+            .change("PUT", "/v1/pools/echo", &scene.pool(2..4))?;
         ensure!(all_get_through(&scene, "be3")? > 0);
         Ok(())
     })

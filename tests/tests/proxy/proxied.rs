@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Namespace, Process, retry};
+use lab::{Process, retry};
 use serde_json::{Value, json};
-use weir_tests::{agent::PATIENCE, certificate::self_signed};
+use weir_tests::{agent::PATIENCE, certificate::self_signed, opened::opened};
 
 use crate::scene::Scene;
 
@@ -278,15 +278,16 @@ fn checks_that_only_connect_are_not_seen() -> Result<()> {
     let backend = Backend::new()?;
     let scene = &backend.scene;
     let check = json!({ "type": "tcp", "interval": "100ms", "rise": 1, "fall": 1 });
+    let process = scene.agent.status()?.pid;
     let mut checks = 0;
     for version in ["v1", "v2"] {
         let http = json!({ "proxy_protocol": version });
         backend.use_port(NGINX.0, http, check.clone())?;
-        let before = connections(scene.lab.lb())?;
+        let before = opened(process)?;
         retry(PATIENCE, || {
             let health = scene.backend("be1")?.health;
             ensure!(health.status == "healthy", "{health:?}");
-            let made = connections(scene.lab.lb())? - before;
+            let made = opened(process)? - before;
             ensure!(made >= CHECKS, "{made} checks");
             Ok(())
         })?;
@@ -312,15 +313,4 @@ fn checks_that_only_connect_are_not_seen() -> Result<()> {
         ensure!(log.contains("[error]"), "{log}");
         Ok(())
     })
-}
-
-/// TCP connections that were opened in a namespace so far.
-fn connections(namespace: &Namespace) -> Result<u64> {
-    let text = namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = (lines.next(), lines.next());
-    let (names, values) = names.zip(values).context("no counters of TCP")?;
-    let mut all = names.split(' ').zip(values.split(' '));
-    let opened = all.find(|(name, _)| *name == "ActiveOpens");
-    Ok(opened.context("no ActiveOpens")?.1.parse()?)
 }

@@ -283,14 +283,6 @@ fn started(scene: &Scene, config: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A newcomer, which is told of itself only by its process.
-fn newcomer(scene: &Scene) -> Result<Process> {
-    let mut command = scene.lab.lb().command(weir_tests::agent::binary());
-    command.args(["agent", "--takeover", "--config"]);
-    command.arg(scene.agent.config());
-    Process::spawn(command)
-}
-
 /// Changes something, and undoes it, which waits until an agent serves the API.
 fn change(scene: &Scene) -> Result<()> {
     for method in ["PUT", "DELETE"] {
@@ -321,7 +313,7 @@ fn a_newcomer_that_hangs_holds_nothing_up() -> Result<()> {
     let (mut scene, _echo) = scene(1)?;
     // It has asked, and hangs before it can have an answer.
     scene.agent.process().pause()?;
-    let mut new = newcomer(&scene)?;
+    let mut new = Process::spawn(scene.agent.newcomer())?;
     retry(PATIENCE, || has_asked(&scene, &new))?;
     new.pause()?;
     scene.agent.process().resume()?;
@@ -345,7 +337,7 @@ fn a_newcomer_that_hangs_holds_nothing_up() -> Result<()> {
 #[test]
 fn a_newcomer_that_hangs_with_the_data_path_has_to_be_killed() -> Result<()> {
     let (mut scene, _echo) = scene(1)?;
-    let mut new = newcomer(&scene)?;
+    let mut new = Process::spawn(scene.agent.newcomer())?;
     let pins = std::fs::metadata(scene.agent.pins())?.ino();
     let (process, place) = (new.id().to_string(), format!(":{pins}"));
     retry(PATIENCE, || {
@@ -448,9 +440,7 @@ fn an_agent_replaces_itself_when_it_is_told_to() -> Result<()> {
     let (mut scene, _echo) = scene(1)?;
     let manager = Manager::new(&scene)?;
     let load = connections(&scene)?;
-    let mut command = scene.lab.lb().command(weir_tests::agent::binary());
-    command.args(["agent", "--takeover", "--config"]);
-    command.arg(scene.agent.config());
+    let mut command = scene.agent.newcomer();
     command.env("NOTIFY_SOCKET", &manager.path);
     let started = Process::spawn(command)?;
     ensure!(manager.hears()? == "READY=1");

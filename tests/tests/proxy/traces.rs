@@ -272,9 +272,7 @@ fn a_collector_gets_them_over_https() -> Result<()> {
         document["agent"]["traces"]["endpoint"] = json!(endpoint);
     })?;
     let believing = |authorities: &Path| {
-        let mut command = scene.lab.lb().command(weir_tests::agent::binary());
-        command.args(["agent", "--takeover", "--config"]);
-        command.arg(scene.agent.config());
+        let mut command = scene.agent.newcomer();
         command.env("SSL_CERT_FILE", authorities);
         let agent = Process::spawn(command)?;
         retry(PATIENCE, || {

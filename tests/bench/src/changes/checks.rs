@@ -1,7 +1,6 @@
 //! What health checks cost the agent.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener},
     os::unix::net::UnixStream,
@@ -12,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lab::{Lab, Plan, retry};
 use serde_json::{Value, json};
-use weir_tests::{cpu, memory};
+use weir_tests::{cpu, memory, opened::opened};
 
 use super::{report::Report, scene};
 use crate::{agent, napi::time};
@@ -117,16 +116,4 @@ fn healthy(lab: &Lab) -> Result<usize> {
     stream.read_to_string(&mut metrics)?;
     let healthy = |line: &&str| line.starts_with("weir_backend_healthy{") && line.ends_with(" 1");
     Ok(metrics.lines().filter(healthy).count())
-}
-
-/// Connections that were opened in a process's namespace.
-fn opened(process: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{process}/net/snmp"))?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = lines.next().zip(lines.next()).context("no counters")?;
-    let mut both = names.split(' ').zip(values.split(' '));
-    let (_, value) = both
-        .find(|(name, _)| *name == "ActiveOpens")
-        .context("no ActiveOpens")?;
-    Ok(value.parse()?)
 }
