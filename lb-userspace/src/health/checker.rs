@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     select,
     sync::{Semaphore, mpsc},
+    task::unconstrained,
     time::Instant,
 };
 
@@ -59,7 +60,9 @@ pub(super) async fn run(
                 // It was told of twice at once.
                 stop.abort();
             }
-            checks.push(check);
+            // With no budget of polls (tokio::task::coop): they would share one, and once there are
+            // more due than it allows, all the others are polled in vain each time.
+            checks.push(unconstrained(check));
         }
     }
 }
@@ -132,6 +135,11 @@ fn spread(new: Vec<Target>) -> impl Iterator<Item = (Target, Duration)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::poll_fn,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
     use crate::health::{Check, Kind};
 
@@ -195,6 +203,42 @@ mod tests {
             .next()
             .unwrap();
         assert_eq!(start, later);
+    }
+
+    /// Late once must not be late for ever: all that are due are checked, not a few at a time while
+    /// all others are looked at in vain.
+    #[tokio::test]
+    async fn a_backlog_is_worked_off_in_one_go() {
+        const COUNT: usize = 5000;
+        let mut due = targets(COUNT, FIRST_CHECKS);
+        for target in &mut due {
+            // TCP has no multicast: it fails at once, and nothing is sent.
+            target.address = ([224, 0, 0, 1], 9).into();
+        }
+        let (targets, told) = mpsc::unbounded_channel();
+        let news = Retarget {
+            pool: "pool".into(),
+            backend: None,
+            targets: due,
+        };
+        targets.send(news).unwrap();
+        let (changes, mut judged) = mpsc::channel(COUNT);
+        let polls = Arc::new(AtomicUsize::new(0));
+        let mut checker = Box::pin(run(told, changes));
+        let counted = polls.clone();
+        tokio::spawn(poll_fn(move |context| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            checker.as_mut().poll(context)
+        }));
+        tokio::task::yield_now().await;
+        // The agent has no CPU meanwhile.
+        std::thread::sleep(FIRST_CHECKS);
+        for _ in 0..COUNT {
+            let change = judged.recv().await.unwrap();
+            assert_eq!(change.health, crate::health::Health::Unhealthy);
+        }
+        let polls = polls.load(Ordering::Relaxed);
+        assert!(polls < 20, "the checker was woken {polls} times");
     }
 
     #[test]
