@@ -79,6 +79,8 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
                 return match tunnel {
                     // Rare and large: not a part of what every connection costs.
                     Some(tunnel) => Box::pin(tunnel.run(link, stream, parts.read_buf)).await,
+                    // Nothing comes that would have the kernel send a reset.
+                    None if link.has_all.get() && parts.read_buf.is_empty() && !link.is_tls() => {}
                     None => linger(link, stream).await,
                 };
             }

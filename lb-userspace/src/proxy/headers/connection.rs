@@ -60,6 +60,11 @@ pub fn upgrade(parts: &Parts, allowed: &[String]) -> Option<HeaderValue> {
     (asked.next().is_none() && allowed.iter().any(known)).then(|| protocol.clone())
 }
 
+/// Whether a client has said that it will ask for no more (RFC 9112, 9.6): it may not, then.
+pub fn is_last_request(version: Version, headers: &HeaderMap) -> bool {
+    names(headers, "close") || version == Version::HTTP_10 && !names(headers, "keep-alive")
+}
+
 /// Takes away what is between the client and Weir. Of `TE` it leaves `trailers`, without which
 /// gRPC's servers send none.
 ///
@@ -203,6 +208,16 @@ mod tests {
                 map.append(name, value);
                 map
             })
+    }
+
+    #[test]
+    fn clients_say_which_request_is_their_last() {
+        let last = |version, pairs: &[_]| is_last_request(version, &headers(pairs));
+        assert!(!last(Version::HTTP_11, &[]));
+        assert!(!last(Version::HTTP_11, &[("connection", "keep-alive")]));
+        assert!(last(Version::HTTP_11, &[("connection", "x-mine, Close")]));
+        assert!(last(Version::HTTP_10, &[]));
+        assert!(!last(Version::HTTP_10, &[("connection", "Keep-Alive")]));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) use self::{
     head::RequestHead,
     reply::Reply,
 };
-use super::client::Link;
+use super::{client::Link, headers::connection::is_last_request};
 
 /// Answers a request.
 pub(crate) async fn handle(
@@ -76,7 +76,10 @@ fn answered_here(mut exchange: Exchange, response: Response<Reply>) -> Response<
 /// Whether a request is one that can be served at all.
 fn acceptable(link: &Link, request: &Request<Incoming>) -> Result<(), Refusal> {
     if request.version() < Version::HTTP_2 {
-        link.body_open.set(!request.body().is_end_stream());
+        let bodiless = request.body().is_end_stream();
+        link.body_open.set(!bodiless);
+        let last = is_last_request(request.version(), request.headers());
+        link.has_all.set(bodiless && last);
         link.number.set(link.number.get() + 1);
         let coding = request.headers().get(TRANSFER_ENCODING);
         if link
