@@ -181,14 +181,13 @@ fn aims(results: &Results) -> String {
 
 /// What was measured elsewhere, and says so.
 const ELSEWHERE: &str = "\
-On another machine, Intel Xeon with 2 CPUs, before frames that open a `full-nat` flow went on without \
-being parsed again: 11 rounds of a million frames, medians, nanoseconds added, steady and new: floor 40 \
-and 24, `dsr` 108 and 56, `nat` 80 and 88, `full-nat` 164 and 1,237, nftables DNAT 636 and 2,687, with \
-masquerade 704 and 3,707. Of nftables' that is for `dsr` 1/5.9 and 1/48, for `nat` 1/8.0 and 1/31, \
-and for `full-nat` of masquerade's 1/4.3 and 1/3.0; but frames take half as long there, and a million are \
-so few that rounds differ by a third. With tables that grow as flows come a new flow of `full-nat` took 1,658 ns. The floor sends 7.8 \
-million a second, so 90% of it leave a program 14 ns. No program that looks up a service, a slot and a \
-backend has been seen to take that little: the smallest of [the others](benchmarks.md#others) takes 31.
+On another machine, AMD EPYC with 2 CPUs, at commit b4d1fef (11 rounds of a million frames, medians), \
+nanoseconds added, steady and new: floor 84 and 88, `dsr` 124 and 120, `nat` 133 and 136, `full-nat` 180 \
+and 1,565, nftables DNAT 1,284 and 3,244, with masquerade 1,500 and 4,630. Of nftables' that is for `dsr` \
+1/10.4 and 1/27, for `nat` 1/9.7 and 1/24, and for `full-nat` of masquerade's 1/8.3 and 1/3.0; of the \
+floor's packets a second, `dsr` sent 86 and 89%, `nat` 83 and 84%. No program that looks up a service, a \
+slot and a backend has been seen to take as little as 90% of the floor leave: the smallest of [the \
+others](benchmarks.md#others) takes 31 ns.
 ";
 
 /// What a program may take beside the redirect, what Weir's take, and for what.
