@@ -35,7 +35,7 @@ const fn kind(name: &'static str, (tls, h2): (bool, bool), connections: usize, m
 
 /// For comparison: hyper keeps about 20 kB for one of HTTP/1.1.
 const KINDS: [Kind; 4] = [
-    kind("HTTP/1.1", (false, false), 10_000, 10 << 10),
+    kind("HTTP/1.1", (false, false), 10_000, 5 << 10),
     kind("HTTP/1.1 over TLS", (true, false), 1000, 40 << 10),
     kind("HTTP/2", (false, true), 1000, 40 << 10),
     kind("HTTP/2 over TLS", (true, true), 1000, 80 << 10),

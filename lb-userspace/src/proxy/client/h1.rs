@@ -71,7 +71,11 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
             })
             .await
         };
-        let parts = connection.into_parts();
+        // The box goes here, and not where the name does: after the wait for the next request.
+        let parts = {
+            let connection = connection;
+            connection.into_parts()
+        };
         stream = parts.io.stream;
         match end {
             End::Done => {
@@ -90,6 +94,8 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
         }
         bytes = parts.read_buf;
         if bytes.is_empty() {
+            // An empty part of hyper's buffer would keep it.
+            bytes = Bytes::new();
             let timer = Timer::after(&link.worker.timers, http.timeouts.keepalive);
             match read_some(link, &mut stream, &timer).await {
                 Some(more) => bytes = more,
