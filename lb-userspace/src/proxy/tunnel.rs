@@ -116,6 +116,8 @@ impl Half {
                 self.wrote(written)?;
                 self.pending.advance(written);
             }
+            // An empty part of a buffer would keep it.
+            self.pending = Bytes::new();
             match self.state {
                 State::Ended => return Poll::Ready(Ok(())),
                 State::Ending => {

@@ -36,6 +36,13 @@ impl Series {
         median(self.rounds.iter().map(|round| round.seconds))
     }
 
+    /// How many times as much CPU it took as another, round by round: what shares the machine slows
+    /// all that is near in time.
+    pub(crate) fn times(&self, other: &Series) -> f64 {
+        let both = self.rounds.iter().zip(&other.rounds);
+        median(both.map(|(own, other)| own.seconds / other.seconds))
+    }
+
     /// Requests that failed, in all rounds.
     pub(crate) fn failed(&self) -> u64 {
         self.rounds.iter().map(|round| round.failed).sum()

@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
 }
 
+/// Rounds of load of a run that counts, with one worker and with two.
+const ROUNDS: [usize; 2] = [9, 3];
+
 /// How much of everything.
 #[derive(Clone, Copy)]
 struct Scale {
@@ -59,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             rest: Duration::from_secs(2),
         },
         false => Scale {
-            rounds: [3, 1],
+            rounds: ROUNDS,
             paced: (1, 2),
             // HAProxy keeps two descriptors for each, and stops accepting where it has no more.
             idle: 10_000.min((most / 2).saturating_sub(500) as usize),

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::Result;
 
 use super::{
-    Results,
+    ROUNDS, Results,
     cases::{Aim, CASES, Case},
     contender::{HAPROXY, NAMES, NGINX, WEIR},
     load,
@@ -59,13 +59,13 @@ fn load_table(results: &Results, workers: usize) -> String {
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (case, all) in results.cases(workers) {
-        let seconds = all.map(load::Series::seconds);
-        let [weir, nginx, haproxy] = seconds;
+        let [weir, nginx, haproxy] = all;
         let _ = write!(text, "| {} |", case.name);
-        for seconds in seconds {
-            let _ = write!(text, " {seconds:.2} |");
+        for series in all {
+            let _ = write!(text, " {:.2} |", series.seconds());
         }
-        let _ = write!(text, " {:.2} | {:.2} |", weir / nginx, weir / haproxy);
+        let [of_nginx, of_haproxy] = [nginx, haproxy].map(|other| weir.times(other));
+        let _ = write!(text, " {of_nginx:.2} | {of_haproxy:.2} |");
         for series in all {
             let _ = write!(text, " {:.0} |", series.rate());
         }
@@ -128,9 +128,11 @@ fn aims(results: &Results) -> String {
         let _ = writeln!(text, "| {what} | {aim} | {measured} | {verdict} |");
     };
     for (case, all) in results.cases(1) {
-        let [weir, nginx, haproxy] = all.map(load::Series::seconds);
-        let better = nginx.min(haproxy);
-        let which = if nginx < haproxy { NGINX } else { HAPROXY };
+        let [weir, nginx, haproxy] = all;
+        let (which, part) = match nginx.seconds() < haproxy.seconds() {
+            true => (NGINX, weir.times(nginx)),
+            false => (HAPROXY, weir.times(haproxy)),
+        };
         // To two digits, as the table has it.
         let within = |part: f64, limit: f64| part < limit + 0.005;
         match case.aim {
@@ -138,13 +140,12 @@ fn aims(results: &Results) -> String {
                 for (other, theirs, limit) in
                     [(NGINX, nginx, of_nginx), (HAPROXY, haproxy, of_haproxy)]
                 {
-                    let part = weir / theirs;
+                    let part = weir.times(theirs);
                     let aim = format!("CPU at most {limit} of {other}'s");
                     line(case.name, aim, format!("{part:.2}"), within(part, limit));
                 }
             }
             Aim::Better(limit) => {
-                let part = weir / better;
                 let aim = format!("CPU at most {limit} of the better's ({which})");
                 line(case.name, aim, format!("{part:.2}"), within(part, limit));
             }
@@ -168,14 +169,15 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
     fs::write(page.with_file_name(&picture), plot(results)?)?;
     let old = fs::read_to_string(page).unwrap_or_default();
     let kept = old.find(KEPT).map(|start| format!("\n{}", &old[start..]));
+    let [one, two] = ROUNDS;
     let text = format!(
         "# What a request costs in the HTTP proxy\n\n\
          Written by `cargo xtask bench l7` {}.\n\n\
          Weir, nginx and HAProxy (Debian's) as reverse proxies of the same kind of two nginx, which \
          answer a few bytes, or files of 10 KiB and 1 MiB: connections to them are kept, each in turn \
          is asked, the client is told of in the same four headers (`X-Forwarded-For`, `-Proto`, \
-         `-Host`, `-Port`), nothing is logged. All by turns in one run, a second a round; medians. \
-         wrk makes HTTP/1.1 load, h2load HTTP/2, on eight streams a connection. TLS is 1.3 with a \
+         `-Host`, `-Port`), nothing is logged. All by turns in one run, a second a round: medians, of what each took and of \
+         the ratios of the rounds, {one} with one worker and {two} with two. wrk makes HTTP/1.1 load, h2load HTTP/2, on eight streams a connection. TLS is 1.3 with a \
          P-256 certificate and AES-GCM, without resumption, and begins with a handshake for each \
          connection, which is counted.\n\n\
          CPU is that of all of the proxy's processes and threads (/proc/PID/task/*/schedstat; of Weir \
