@@ -2,6 +2,7 @@
 //! and buffers are taken down soon after a request, and made anew for the next.
 
 use std::{
+    convert::identity,
     future::poll_fn,
     pin::Pin,
     rc::Rc,
@@ -71,11 +72,9 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
             })
             .await
         };
-        // The box goes here, and not where the name does: after the wait for the next request.
-        let parts = {
-            let connection = connection;
-            connection.into_parts()
-        };
+        // Passed on for the box to go here, and not where the name does: after the wait for the next
+        // request.
+        let parts = identity(connection).into_parts();
         stream = parts.io.stream;
         match end {
             End::Done => {
