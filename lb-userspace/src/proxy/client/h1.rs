@@ -91,16 +91,18 @@ pub(super) async fn serve(link: &Rc<Link>, mut stream: Stream, mut bytes: Bytes)
             End::Late => return,
             End::Idle => {}
         }
-        bytes = parts.read_buf;
-        if bytes.is_empty() {
-            // An empty part of hyper's buffer would keep it.
-            bytes = Bytes::new();
-            let timer = Timer::after(&link.worker.timers, http.timeouts.keepalive);
-            match read_some(link, &mut stream, &timer).await {
-                Some(more) => bytes = more,
-                None => return linger(link, stream).await,
+        bytes = match parts.read_buf {
+            read if !read.is_empty() => read,
+            empty => {
+                // It is a part of hyper's buffer, and would keep it.
+                drop(empty);
+                let timer = Timer::after(&link.worker.timers, http.timeouts.keepalive);
+                match read_some(link, &mut stream, &timer).await {
+                    Some(more) => more,
+                    None => return linger(link, stream).await,
+                }
             }
-        }
+        };
     }
 }
 
