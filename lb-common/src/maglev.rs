@@ -45,7 +45,7 @@ pub const fn log2_slots(members: usize) -> u32 {
 ///
 /// # Panics
 ///
-/// Where `log2_slots` is above 31.
+/// Where `log2_slots` is above 30.
 pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
     let slots = 1usize << log2_slots;
     let members = sorted(members);
@@ -53,8 +53,8 @@ pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
     if members.is_empty() {
         return table;
     }
-    let mask = slots - 1;
-    let mut places: Vec<Place> = members.iter().map(|m| Place::new(m.key, mask)).collect();
+    let mask = (slots - 1) as u32;
+    let mut places: Vec<Place> = members.iter().map(|m| Place::new(m, mask)).collect();
     let mut taken = Taken::new(slots);
     let order = turns(&shares(&members, slots));
     // A search takes `slots / left` steps: the last few slots would cost more than all others.
@@ -62,14 +62,14 @@ pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
     for &turn in searched {
         let place = &mut places[turn as usize];
         place.go_to_free(&taken, mask);
-        taken.take(place.next);
-        table[place.next] = members[turn as usize].id;
+        taken.take(place.next as usize);
+        table[place.next as usize] = place.id;
     }
     let mut left: Vec<u32> = taken.free(slots).map(|slot| slot as u32).collect();
     for &turn in counted {
         let place = &mut places[turn as usize];
         place.go_to_nearest(&mut left, mask);
-        table[place.next] = members[turn as usize].id;
+        table[place.next as usize] = place.id;
     }
     table
 }
@@ -102,56 +102,61 @@ pub fn digest(owners: impl IntoIterator<Item = u64>) -> u64 {
         .fold(0, |digest: u64, key| mix(digest.rotate_left(5) ^ key))
 }
 
-/// Where a member is in its order of slots.
+/// Where a member is in its order of slots. In half words, for those of many members to fit in the
+/// nearest cache.
 struct Place {
-    next: usize,
-    step: usize,
+    next: u32,
+    step: u32,
+    id: u32,
 }
 
 impl Place {
-    fn new(key: u64, mask: usize) -> Self {
-        let first = mix(key);
+    fn new(member: &Member, mask: u32) -> Self {
+        let first = mix(member.key);
         Self {
-            next: first as usize & mask,
-            step: (mix(first) as usize & mask) | 1,
+            next: first as u32 & mask,
+            step: (mix(first) as u32 & mask) | 1,
+            id: member.id,
         }
     }
 
     /// Goes to the first slot in its order that is not taken. Looks at several at once: a branch
     /// a slot would be guessed wrong as often as not.
-    fn go_to_free(&mut self, taken: &Taken, mask: usize) {
-        const AT_ONCE: usize = 4;
+    fn go_to_free(&mut self, taken: &Taken, mask: u32) {
+        const AT_ONCE: u32 = 6;
+        let at = |ahead: u32, next: u32| next.wrapping_add(ahead.wrapping_mul(self.step)) & mask;
+        let mut next = self.next;
         loop {
             let mut free = 0;
             for ahead in 0..AT_ONCE {
-                free |= taken.is_free((self.next + ahead * self.step) & mask) << ahead;
+                free |= taken.is_free(at(ahead, next) as usize) << ahead;
             }
             if free != 0 {
-                self.next = (self.next + free.trailing_zeros() as usize * self.step) & mask;
+                self.next = at(free.trailing_zeros(), next);
                 return;
             }
-            self.next = (self.next + AT_ONCE * self.step) & mask;
+            next = at(AT_ONCE, next);
         }
     }
 
     /// Goes to that slot of `left` which comes first in its order, and takes it out.
-    fn go_to_nearest(&mut self, left: &mut Vec<u32>, mask: usize) {
+    fn go_to_nearest(&mut self, left: &mut Vec<u32>, mask: u32) {
         // Half words, of which the CPU takes twice as many at once.
-        let (next, in_one, mask) = (self.next as u32, inverse(self.step) as u32, mask as u32);
+        let (next, in_one) = (self.next, inverse(self.step));
         let steps = |slot: u32| slot.wrapping_sub(next).wrapping_mul(in_one) & mask;
         let nearest = left.iter().map(|&slot| steps(slot)).min();
         let at = left.iter().position(|&slot| Some(steps(slot)) == nearest);
-        self.next = left.swap_remove(at.unwrap_or(0)) as usize;
+        self.next = left.swap_remove(at.unwrap_or(0));
     }
 }
 
 /// What an odd number is to be multiplied with for 1, in words that wrap around.
-const fn inverse(odd: usize) -> usize {
+const fn inverse(odd: u32) -> u32 {
     // Right in three bits; each round doubles them (Newton).
     let mut inverse = odd;
     let mut round = 0;
-    while round < 5 {
-        inverse = inverse.wrapping_mul(2usize.wrapping_sub(odd.wrapping_mul(inverse)));
+    while round < 4 {
+        inverse = inverse.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(inverse)));
         round += 1;
     }
     inverse
@@ -193,7 +198,7 @@ fn shares(members: &[Member], slots: usize) -> Vec<usize> {
     let left = slots - shares.iter().sum::<usize>();
     let mut order: Vec<usize> = (0..members.len()).collect();
     // Equal remainders by key: whom it hits must not depend on the others.
-    order.sort_unstable_by_key(|&index| {
+    order.sort_by_cached_key(|&index| {
         let member = &members[index];
         (
             core::cmp::Reverse(exact(member) % total),
@@ -207,41 +212,91 @@ fn shares(members: &[Member], slots: usize) -> Vec<usize> {
     shares
 }
 
-/// Whose turn it is, slot after slot: each member's turns spread evenly over the whole.
-/// A counting sort of every turn by its time.
+/// Whose turn it is, slot after slot: each member's turns spread evenly over the whole. There are
+/// as many moments as the one with most turns has, so that equal members take them in rounds.
 fn turns(shares: &[usize]) -> Vec<u32> {
     let total: usize = shares.iter().sum();
-    let largest = shares.iter().copied().max().unwrap_or(0).max(1);
-    // Turn `t` of `share` is at time (t + 1/2) / share; as many moments as the one with most
-    // turns has, so that equal members take them in rounds.
+    let moments = shares.iter().copied().max().unwrap_or(0).max(1);
+    // Where nearly every member has a turn at nearly every moment nothing needs to be sorted.
+    match moments * shares.len() <= 2 * total {
+        true => in_rounds(shares, moments),
+        false => by_counting(shares, moments),
+    }
+}
+
+/// [`turns`], by a look at every member at every moment.
+fn in_rounds(shares: &[usize], moments: usize) -> Vec<u32> {
+    let mut walks: Vec<Walk> = (shares.iter())
+        .map(|&share| Walk::new(share, moments))
+        .collect();
+    let mut order = Vec::with_capacity(shares.iter().sum());
+    for moment in 0..moments as u32 {
+        for (member, walk) in (0..).zip(&mut walks) {
+            if walk.moment == moment {
+                order.push(member);
+                walk.go_on();
+            }
+        }
+    }
+    order
+}
+
+/// [`turns`], by a counting sort of every turn by its moment.
+fn by_counting(shares: &[usize], moments: usize) -> Vec<u32> {
     let each = |visit: &mut dyn FnMut(usize, u32)| {
-        for (member, &share) in shares.iter().enumerate() {
-            // Without a division a turn: the time and what was left of the division so far.
-            let whole = 2 * share.max(1);
-            let (step, step_left) = (2 * largest / whole, 2 * largest % whole);
-            let (mut moment, mut left) = (largest / whole, largest % whole);
+        for (member, &share) in (0..).zip(shares) {
+            let mut walk = Walk::new(share, moments);
             for _ in 0..share {
-                visit(moment, member as u32);
-                moment += step;
-                left += step_left;
-                if left >= whole {
-                    left -= whole;
-                    moment += 1;
-                }
+                visit(walk.moment as usize, member);
+                walk.go_on();
             }
         }
     };
-    let mut starts = vec![0usize; largest + 1];
+    let mut starts = vec![0usize; moments + 1];
     each(&mut |moment, _| starts[moment + 1] += 1);
-    for moment in 0..largest {
+    for moment in 0..moments {
         starts[moment + 1] += starts[moment];
     }
-    let mut order = vec![0; total];
+    let mut order = vec![0; shares.iter().sum()];
     each(&mut |moment, member| {
         order[starts[moment]] = member;
         starts[moment] += 1;
     });
     order
+}
+
+/// A member's turns, one after the other: turn `t` of `share` is at `(t + 1/2) / share` of all
+/// moments. Without a division a turn: where it is, and what was left of the division so far.
+struct Walk {
+    moment: u32,
+    left: u32,
+    step: u32,
+    step_left: u32,
+    whole: u32,
+}
+
+impl Walk {
+    /// At the first; one of no turns is at the end.
+    fn new(share: usize, moments: usize) -> Self {
+        let (whole, moments) = (2 * share.max(1) as u32, moments as u32);
+        Self {
+            moment: if share == 0 { moments } else { moments / whole },
+            left: moments % whole,
+            step: 2 * moments / whole,
+            step_left: 2 * moments % whole,
+            whole,
+        }
+    }
+
+    /// To the next; behind the last it is at the end, or further.
+    fn go_on(&mut self) {
+        self.moment += self.step;
+        self.left += self.step_left;
+        if self.left >= self.whole {
+            self.left -= self.whole;
+            self.moment += 1;
+        }
+    }
 }
 
 /// A permutation of the 64-bit words that leaves no pattern (the finalizer of SplitMix64).
@@ -254,6 +309,8 @@ const fn mix(word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     /// By the definition: whose turn it is walks its order from the start to the first slot left.
@@ -261,12 +318,14 @@ mod tests {
         let slots = 1usize << log2_slots;
         let mut table = vec![0; slots];
         for id in in_turns(members, log2_slots) {
-            let member = members.iter().find(|member| member.id == id);
-            let Place { mut next, step } = Place::new(member.map_or(0, |m| m.key), slots - 1);
-            while table[next] != 0 {
-                next = (next + step) & (slots - 1);
+            let Some(member) = members.iter().find(|member| member.id == id) else {
+                panic!("nobody has the id {id}");
+            };
+            let Place { mut next, step, .. } = Place::new(member, slots as u32 - 1);
+            while table[next as usize] != 0 {
+                next = (next + step) & (slots as u32 - 1);
             }
-            table[next] = id;
+            table[next as usize] = id;
         }
         table
     }
@@ -285,9 +344,21 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn turns_are_the_same_either_way(shares in vec(0usize..300, 1..40)) {
+            let moments = shares.iter().copied().max().unwrap_or(0).max(1);
+            let order = by_counting(&shares, moments);
+            prop_assert_eq!(&in_rounds(&shares, moments), &order);
+            for (member, &share) in (0u32..).zip(&shares) {
+                prop_assert_eq!(order.iter().filter(|&&turn| turn == member).count(), share);
+            }
+        }
+    }
+
     #[test]
     fn inverses_give_one() {
-        for odd in [1, 3, 0xffff, 0x1_2345, usize::MAX] {
+        for odd in [1, 3, 0xffff, 0x1_2345, u32::MAX] {
             assert_eq!(odd.wrapping_mul(inverse(odd)), 1, "{odd}");
         }
     }
