@@ -62,10 +62,10 @@ pub fn build(members: &[Member], log2_slots: u32) -> Vec<u32> {
     for &turn in searched {
         let place = &mut places[turn as usize];
         place.go_to_free(&taken, mask);
-        taken.take(place.next as usize);
+        taken.take(place.next);
         table[place.next as usize] = place.id;
     }
-    let mut left: Vec<u32> = taken.free(slots).map(|slot| slot as u32).collect();
+    let mut left: Vec<u32> = taken.free().collect();
     for &turn in counted {
         let place = &mut places[turn as usize];
         place.go_to_nearest(&mut left, mask);
@@ -129,7 +129,7 @@ impl Place {
         loop {
             let mut free = 0;
             for ahead in 0..AT_ONCE {
-                free |= taken.is_free(at(ahead, next) as usize) << ahead;
+                free |= taken.is_free(at(ahead, next)) << ahead;
             }
             if free != 0 {
                 self.next = at(free.trailing_zeros(), next);
@@ -172,17 +172,17 @@ impl Taken {
     }
 
     /// 1 for a slot that is not taken, else 0.
-    fn is_free(&self, slot: usize) -> u64 {
-        u64::from(self.0[slot] ^ 1)
+    fn is_free(&self, slot: u32) -> u64 {
+        u64::from(self.0[slot as usize] ^ 1)
     }
 
-    fn take(&mut self, slot: usize) {
-        self.0[slot] = 1;
+    fn take(&mut self, slot: u32) {
+        self.0[slot as usize] = 1;
     }
 
     /// The slots that are not taken.
-    fn free(&self, slots: usize) -> impl Iterator<Item = usize> {
-        (0..slots).filter(|&slot| self.is_free(slot) == 1)
+    fn free(&self) -> impl Iterator<Item = u32> {
+        (0..self.0.len() as u32).filter(|&slot| self.is_free(slot) == 1)
     }
 }
 

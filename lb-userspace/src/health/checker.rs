@@ -141,7 +141,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::health::{Check, Kind};
+    use crate::health::{Check, Health, Kind};
 
     fn targets(count: usize, interval: Duration) -> Vec<Target> {
         let target = |index: usize| Target {
@@ -235,7 +235,7 @@ mod tests {
         std::thread::sleep(FIRST_CHECKS);
         for _ in 0..COUNT {
             let change = judged.recv().await.unwrap();
-            assert_eq!(change.health, crate::health::Health::Unhealthy);
+            assert_eq!(change.health, Health::Unhealthy);
         }
         let polls = polls.load(Ordering::Relaxed);
         assert!(polls < 20, "the checker was woken {polls} times");

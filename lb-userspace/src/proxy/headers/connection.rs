@@ -60,8 +60,8 @@ pub fn upgrade(parts: &Parts, allowed: &[String]) -> Option<HeaderValue> {
     (asked.next().is_none() && allowed.iter().any(known)).then(|| protocol.clone())
 }
 
-/// Whether a client has said that it will ask for no more (RFC 9112, 9.6): it may not, then.
-pub fn is_last_request(version: Version, headers: &HeaderMap) -> bool {
+/// Whether whoever sends an HTTP/1 message sends no other behind it (RFC 9112, 9.3 and 9.6).
+pub fn is_last(version: Version, headers: &HeaderMap) -> bool {
     names(headers, "close") || version == Version::HTTP_10 && !names(headers, "keep-alive")
 }
 
@@ -148,7 +148,7 @@ fn strip_nominated(headers: &mut HeaderMap) -> Result<(), BadConnection> {
 }
 
 /// Whether a `Connection` header names this.
-pub fn names(headers: &HeaderMap, what: &str) -> bool {
+fn names(headers: &HeaderMap, what: &str) -> bool {
     options(headers).any(|option| option.eq_ignore_ascii_case(what.as_bytes()))
 }
 
@@ -211,13 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn clients_say_which_request_is_their_last() {
-        let last = |version, pairs: &[_]| is_last_request(version, &headers(pairs));
+    fn the_last_message_is_known() {
+        let last = |version, pairs: &[_]| is_last(version, &headers(pairs));
         assert!(!last(Version::HTTP_11, &[]));
         assert!(!last(Version::HTTP_11, &[("connection", "keep-alive")]));
         assert!(last(Version::HTTP_11, &[("connection", "x-mine, Close")]));
         assert!(last(Version::HTTP_10, &[]));
         assert!(!last(Version::HTTP_10, &[("connection", "Keep-Alive")]));
+        assert!(last(
+            Version::HTTP_10,
+            &[("connection", "keep-alive, close")]
+        ));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) use self::{
     head::RequestHead,
     reply::Reply,
 };
-use super::{client::Link, headers::connection::is_last_request};
+use super::{client::Link, headers::connection};
 
 /// Answers a request.
 pub(crate) async fn handle(
@@ -78,7 +78,7 @@ fn acceptable(link: &Link, request: &Request<Incoming>) -> Result<(), Refusal> {
     if request.version() < Version::HTTP_2 {
         let bodiless = request.body().is_end_stream();
         link.body_open.set(!bodiless);
-        let last = is_last_request(request.version(), request.headers());
+        let last = connection::is_last(request.version(), request.headers());
         link.has_all.set(bodiless && last);
         link.number.set(link.number.get() + 1);
         let coding = request.headers().get(TRANSFER_ENCODING);

@@ -129,10 +129,6 @@ fn aims(results: &Results) -> String {
     };
     for (case, all) in results.cases(1) {
         let [weir, nginx, haproxy] = all;
-        let (which, part) = match nginx.seconds() < haproxy.seconds() {
-            true => (NGINX, weir.times(nginx)),
-            false => (HAPROXY, weir.times(haproxy)),
-        };
         // To two digits, as the table has it.
         let within = |part: f64, limit: f64| part < limit + 0.005;
         match case.aim {
@@ -146,6 +142,11 @@ fn aims(results: &Results) -> String {
                 }
             }
             Aim::Better(limit) => {
+                let (which, better) = match nginx.seconds() < haproxy.seconds() {
+                    true => (NGINX, nginx),
+                    false => (HAPROXY, haproxy),
+                };
+                let part = weir.times(better);
                 let aim = format!("CPU at most {limit} of the better's ({which})");
                 line(case.name, aim, format!("{part:.2}"), within(part, limit));
             }

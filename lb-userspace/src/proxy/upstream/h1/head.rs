@@ -10,7 +10,7 @@ use httparse::{ParserConfig, Status};
 use hyper::body::{Buf as _, Bytes};
 
 use super::body::Body;
-use crate::proxy::headers::{connection::names, list::items};
+use crate::proxy::headers::{connection, list::items};
 
 /// Most bytes of a head, and of trailers.
 pub(super) const MAX_HEAD: usize = 256 * 1024;
@@ -112,11 +112,8 @@ pub(super) fn fields(read: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<He
 fn body(response: &mut Response<()>, bodiless: bool) -> Result<(Body, bool), Nonsense> {
     let old = response.version() == Version::HTTP_10;
     let status = response.status();
+    let keeps = !connection::is_last(response.version(), response.headers());
     let headers = response.headers_mut();
-    let keeps = match old {
-        true => names(headers, "keep-alive") && !names(headers, "close"),
-        false => !names(headers, "close"),
-    };
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok((Body::Ended, false));
     }
