@@ -34,6 +34,16 @@ const TOOLS: &[Tool] = &[
     tool("openssl", "openssl", "makes certificates"),
     tool("wrk", "wrk", "makes HTTP load"),
     tool(
+        "h2load",
+        "nghttp2-client",
+        "makes HTTP/2 load, and HTTP load at a fixed rate",
+    ),
+    tool(
+        "haproxy",
+        "haproxy",
+        "is another proxy, as a client or backend of Weir's and to compare it with",
+    ),
+    tool(
         "keepalived",
         "keepalived",
         "is the other node of a pair that shares addresses",
@@ -99,20 +109,14 @@ const BUILDERS: &[Tool] = &[
     ),
 ];
 
-/// What `bench forward` and `bench l7` compare Weir with, and by.
+/// What else `bench forward` and `bench l7` compare Weir with, and by.
 const OTHERS: &[Tool] = &[
     tool("nft", "nftables", "balances by the kernel's own NAT"),
     tool("conntrack", "conntrack", "empties its table between rounds"),
-    tool("haproxy", "haproxy", "is a proxy of TCP and HTTP"),
-    tool(
-        "h2load",
-        "nghttp2-client",
-        "makes HTTP/2 load, and HTTP load at a fixed rate",
-    ),
     tool(
         "/usr/lib/nginx/modules/ngx_stream_module.so",
         "libnginx-mod-stream",
-        "is another one",
+        "makes nginx a proxy of TCP",
     ),
 ];
 
