@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     backend::Backend,
+    date::Date,
     snapshot::{Pool, Service},
     stats::ServiceCell,
     timers::Timers,
@@ -24,6 +25,8 @@ pub(crate) struct Worker {
     pub(crate) number: usize,
     /// Its deadlines.
     pub(crate) timers: Rc<Timers>,
+    /// The date for answers that have none.
+    pub(crate) date: Date,
     /// See [`Scratch`].
     pub(crate) scratch: Scratch,
     /// Connections of clients.
@@ -56,9 +59,11 @@ pub(crate) struct LocalPool {
 impl Worker {
     /// A worker with nothing to do.
     pub(crate) fn new(number: usize) -> Rc<Self> {
+        let timers = Timers::new();
         Rc::new(Self {
             number,
-            timers: Timers::new(),
+            date: Date::new(&timers),
+            timers,
             scratch: Rc::new(RefCell::new(vec![0; 16 * 1024].into())),
             links: Cell::new(0),
             upstreams: RefCell::default(),

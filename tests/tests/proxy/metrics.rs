@@ -25,13 +25,16 @@ fn requests_certificates_and_logs_are_counted() -> Result<()> {
     let web = "{service=\"web\"}";
     let backend = "{pool=\"web\",backend=\"be1\"}";
     for (name, labels, expected) in [
-        ("requests_total", web, 5),
+        // One is refused.
+        ("requests_total", web, 6),
+        ("own_answers_total", web, 1),
+        ("malformed_requests_total", web, 1),
         ("connections_total", web, 6),
         ("open_connections", web, 0),
         ("requests_in_flight", web, 0),
         ("request_bytes_total", web, 5),
         ("responses_total", "{service=\"web\",class=\"2xx\"}", 3),
-        ("responses_total", "{service=\"web\",class=\"4xx\"}", 1),
+        ("responses_total", "{service=\"web\",class=\"4xx\"}", 2),
         ("responses_total", "{service=\"web\",class=\"5xx\"}", 1),
         ("requests_total", "{service=\"secure\"}", 0),
         ("access_log_dropped_lines_total", web, 0),

@@ -1,14 +1,19 @@
 //! A client's HTTP/2 connection.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, task::Poll};
+use std::{convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
-use hyper::{body::Bytes, server::conn::http2::Builder, service::service_fn};
+use hyper::{
+    Request,
+    body::{Bytes, Incoming},
+    server::conn::http2::Builder,
+    service::service_fn,
+};
 
-use super::{Link, SECOND, linger::linger, passed};
+use super::{ClientBody, Link, SECOND, linger::linger, passed};
 use crate::proxy::{
     executor::Local,
     h2_error::h2_error,
-    io::{ClientIo, Http2Io, Stream},
+    io::{Http2Io, Stream},
     request::handle,
     timers::Timer,
 };
@@ -36,16 +41,18 @@ enum End {
 /// Serves the connection, of which the first bytes were read already.
 pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
     let http = link.listener.service().plan.http.clone();
-    let io = Http2Io::new(ClientIo {
-        stream,
-        prefix: bytes,
-        traffic: link.traffic.clone(),
-        frames: Some(link.traffic.frames()),
-    });
+    let io = Http2Io::new(stream, bytes, &link.traffic);
     let service = {
         let link = link.clone();
-        // In a box: hyper and the runtime move it several times before it is first polled.
-        service_fn(move |request| Box::pin(handle(link.clone(), request)))
+        service_fn(move |request: Request<Incoming>| {
+            let link = link.clone();
+            // In a box: hyper and the runtime move it several times before it is first polled.
+            Box::pin(async move {
+                let (parts, body) = request.into_parts();
+                let answer = handle(&link, parts, ClientBody::Two(body), Ok(())).await;
+                Ok::<_, Infallible>(answer)
+            })
+        })
     };
     let limits = &http.limits;
     let mut connection = Box::new(

@@ -31,14 +31,8 @@ pub(crate) struct Link {
     pub(crate) traffic: Rc<Traffic>,
     /// Requests that are not at their end.
     pub(crate) in_flight: Cell<u32>,
-    /// Requests since hyper has the connection: what the guard counts.
-    pub(crate) number: Cell<u32>,
     /// Requests.
     pub(crate) requests: Cell<u32>,
-    /// HTTP/1: the last request's body has not come to its end.
-    pub(crate) body_open: Cell<bool>,
-    /// HTTP/1: the client sends nothing after its last request's head.
-    pub(crate) has_all: Cell<bool>,
     /// HTTP/1: what the connection is to become.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
     tls: Cell<Option<(&'static str, &'static str)>>,
@@ -62,10 +56,7 @@ impl Link {
             listener,
             peer,
             in_flight: Cell::new(0),
-            number: Cell::new(0),
             requests: Cell::new(0),
-            body_open: Cell::new(false),
-            has_all: Cell::new(false),
             tunnel: RefCell::default(),
             tls: Cell::new(None),
             identity: RefCell::default(),

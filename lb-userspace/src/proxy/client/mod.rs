@@ -1,5 +1,6 @@
 //! A client's connection, from accept to close.
 
+mod body;
 mod h1;
 mod h2;
 mod linger;
@@ -12,7 +13,7 @@ use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, task::Poll};
 use hyper::body::Bytes;
 use tokio::{io::ReadBuf, net::TcpStream};
 
-pub(crate) use self::link::Link;
+pub(crate) use self::{body::ClientBody, link::Link};
 use super::{
     io::Stream,
     listener::Listener,

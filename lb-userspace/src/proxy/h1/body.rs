@@ -1,16 +1,16 @@
-//! The body of a backend's answer (RFC 9112, sections 6 and 7).
+//! A body as it is read (RFC 9112, sections 6 and 7).
 
 use httparse::{EMPTY_HEADER, Status};
 use hyper::body::{Buf as _, Bytes, Frame, SizeHint};
 
-use super::head::{MAX_HEAD, MAX_HEADERS, Nonsense, fields};
+use super::{MAX_HEAD, MAX_HEADERS, Nonsense, all};
 
 /// Most bytes of the line with a chunk's size, extensions and all.
 const MAX_LINE: usize = 4096;
 
 /// What is still to come of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// Nothing.
     Ended,
     /// So many bytes.
@@ -23,7 +23,7 @@ pub(super) enum Body {
 
 /// What comes next of a body in chunks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub(crate) enum Chunks {
     /// A line with a size.
     Size,
     /// So many bytes.
@@ -36,7 +36,7 @@ pub(super) enum Chunks {
 
 impl Body {
     /// So many bytes.
-    pub(super) fn length(length: u64) -> Self {
+    pub(crate) fn length(length: u64) -> Self {
         match length {
             0 => Body::Ended,
             _ => Body::Length(length),
@@ -44,17 +44,17 @@ impl Body {
     }
 
     /// Chunks.
-    pub(super) fn chunked() -> Self {
+    pub(crate) fn chunked() -> Self {
         Body::Chunks(Chunks::Size)
     }
 
     /// Whether nothing more comes.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         *self == Body::Ended
     }
 
     /// Bytes that are known to come in a row.
-    pub(super) fn expected(&self) -> u64 {
+    pub(crate) fn expected(&self) -> u64 {
         match self {
             Body::Ended => 0,
             Body::Length(left) | Body::Chunks(Chunks::Data(left)) => *left,
@@ -65,7 +65,7 @@ impl Body {
     }
 
     /// How much more comes.
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Body::Ended => SizeHint::with_exact(0),
             Body::Length(left) => SizeHint::with_exact(*left),
@@ -78,7 +78,7 @@ impl Body {
     /// # Errors
     ///
     /// It is not in chunks.
-    pub(super) fn take(&mut self, read: &mut Bytes) -> Result<Option<Frame<Bytes>>, Nonsense> {
+    pub(crate) fn take(&mut self, read: &mut Bytes) -> Result<Option<Frame<Bytes>>, Nonsense> {
         match self {
             Body::Ended => Ok(None),
             Body::UntilClose => Ok(piece(read, u64::MAX).map(Frame::data)),
@@ -126,7 +126,7 @@ impl Body {
     }
 
     /// The connection has closed: whether that is the end.
-    pub(super) fn close(&mut self) -> bool {
+    pub(crate) fn close(&mut self) -> bool {
         if *self == Body::UntilClose {
             *self = Body::Ended;
         }
@@ -213,7 +213,7 @@ fn trailers(read: &mut Bytes) -> Result<Option<Frame<Bytes>>, Nonsense> {
     let mut parsed = [EMPTY_HEADER; MAX_HEADERS];
     match httparse::parse_headers(read, &mut parsed)? {
         Status::Complete((length, parsed)) if length <= MAX_HEAD => {
-            let trailers = fields(read, parsed)?;
+            let trailers = all(read, parsed)?;
             read.advance(length);
             Ok(Some(Frame::trailers(trailers)))
         }

@@ -8,9 +8,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::{
+    body::{Buf as _, Bytes},
+    rt::{Read, ReadBufCursor, Write},
+};
 
-use super::{ClientIo, Stream};
+use super::{Frames, Stream, Traffic};
 
 /// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7); any stream may have been looked at.
 const CALM: [u8; 17] = [
@@ -19,25 +22,38 @@ const CALM: [u8; 17] = [
 
 /// The connection. hyper does not give it back: whoever serves it keeps a hand on it, too.
 #[derive(Clone)]
-pub(crate) struct Http2Io(Rc<RefCell<ClientIo>>);
+pub(crate) struct Http2Io(Rc<RefCell<Inner>>);
+
+struct Inner {
+    stream: Stream,
+    /// Read already.
+    prefix: Bytes,
+    traffic: Rc<Traffic>,
+    frames: Frames,
+}
 
 impl Http2Io {
-    /// Shares it.
-    pub(crate) fn new(io: ClientIo) -> Self {
-        Self(Rc::new(RefCell::new(io)))
+    /// A connection of which these bytes were read.
+    pub(crate) fn new(stream: Stream, prefix: Bytes, traffic: &Rc<Traffic>) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            stream,
+            prefix,
+            frames: traffic.frames(),
+            traffic: traffic.clone(),
+        })))
     }
 
     /// Whether the client sends frames without end that ask for nothing: no more is read then.
     pub(crate) fn is_flood(&self) -> bool {
-        self.0.borrow().is_flood()
+        self.0.borrow().frames.is_flood()
     }
 
     /// Tells the client to calm down, where there is room for that between frames.
     pub(crate) fn calm(&self, cx: &mut Context<'_>) {
-        let io = &mut *self.0.borrow_mut();
-        if io.frames.as_ref().is_some_and(|frames| frames.is_between()) {
+        let inner = &mut *self.0.borrow_mut();
+        if inner.frames.is_between() {
             // It is as well that a part of it goes: the connection ends here.
-            let _ = io.stream.poll_write(cx, &CALM);
+            let _ = inner.stream.poll_write(cx, &CALM);
         }
     }
 
@@ -45,9 +61,24 @@ impl Http2Io {
     pub(crate) fn into_stream(self) -> Option<Stream> {
         Some(Rc::into_inner(self.0)?.into_inner().stream)
     }
+}
 
-    fn with<T>(&self, act: impl FnOnce(Pin<&mut ClientIo>) -> T) -> T {
-        act(Pin::new(&mut *self.0.borrow_mut()))
+impl Inner {
+    /// So many bytes of these pieces were written, or not.
+    fn wrote<'a>(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &result {
+            let mut left = *count;
+            for piece in pieces {
+                let written = left.min(piece.len());
+                self.frames.send(&piece[..written]);
+                left -= written;
+            }
+        }
+        self.traffic.wrote(result)
     }
 }
 
@@ -55,9 +86,22 @@ impl Read for Http2Io {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        cursor: ReadBufCursor<'_>,
+        mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.with(|io| io.poll_read(cx, cursor))
+        let inner = &mut *self.0.borrow_mut();
+        let (traffic, frames) = (&inner.traffic, &mut inner.frames);
+        if !inner.prefix.is_empty() {
+            let count = inner.prefix.len().min(cursor.remaining());
+            traffic.look(&inner.prefix[..count], frames);
+            cursor.put_slice(&inner.prefix[..count]);
+            inner.prefix.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        if frames.is_flood() {
+            // Whoever serves it looks, and ends it.
+            return Poll::Pending;
+        }
+        (inner.stream).poll_fill(cx, cursor, |bytes| traffic.look(bytes, frames))
     }
 }
 
@@ -67,7 +111,9 @@ impl Write for Http2Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.with(|io| io.poll_write(cx, bytes))
+        let inner = &mut *self.0.borrow_mut();
+        let result = inner.stream.poll_write(cx, bytes);
+        inner.wrote(result, [bytes])
     }
 
     fn poll_write_vectored(
@@ -75,18 +121,22 @@ impl Write for Http2Io {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.with(|io| io.poll_write_vectored(cx, pieces))
+        let inner = &mut *self.0.borrow_mut();
+        let result = inner.stream.poll_write_vectored(cx, pieces);
+        inner.wrote(result, pieces.iter().map(|piece| &**piece))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
+        self.0.borrow().stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|io| io.poll_flush(cx))
+        let inner = &mut *self.0.borrow_mut();
+        let flushed = inner.stream.poll_flush(cx);
+        inner.traffic.flushed(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|io| io.poll_shutdown(cx))
+        self.0.borrow_mut().stream.poll_shutdown(cx)
     }
 }

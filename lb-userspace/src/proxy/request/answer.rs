@@ -14,6 +14,10 @@ use crate::proxy::route::FixedAnswer;
 pub(crate) enum Refusal {
     /// It is not HTTP as it should be.
     Malformed(&'static str),
+    /// Its line and headers are too large, or too many.
+    HeadTooLarge,
+    /// What it asks for is too long.
+    TargetTooLong,
     /// Its body is coded in a way that is not understood.
     Coding,
     /// Its body did not come in time.
@@ -35,6 +39,8 @@ impl Refusal {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
             Refusal::Coding => StatusCode::NOT_IMPLEMENTED,
             Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -48,6 +54,8 @@ impl Refusal {
     fn text(self) -> &'static str {
         match self {
             Refusal::Malformed(why) => why,
+            Refusal::HeadTooLarge => "The request's headers are too many, or too large.",
+            Refusal::TargetTooLong => "What the request asks for is too long.",
             Refusal::Coding => "The request's body is coded in a way that is not understood.",
             Refusal::Slow => "The request did not come in time.",
             Refusal::TooLarge => "The request's body is too large.",
@@ -67,7 +75,12 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PLAIN);
         match self {
-            Refusal::Malformed(_) | Refusal::Coding | Refusal::Slow | Refusal::TooLarge => {
+            Refusal::Malformed(_)
+            | Refusal::HeadTooLarge
+            | Refusal::TargetTooLong
+            | Refusal::Coding
+            | Refusal::Slow
+            | Refusal::TooLarge => {
                 close(headers);
             }
             Refusal::Connect => {
@@ -105,8 +118,7 @@ pub(crate) fn fixed(answer: &FixedAnswer) -> Response<Reply> {
     response
 }
 
-/// Takes the body of Weir's own from the answer to HEAD, and leaves its length: hyper does it in
-/// HTTP/1 alone.
+/// Takes the body of Weir's own from an HTTP/2 answer to HEAD, and leaves its length.
 pub(crate) fn without_body(response: &mut Response<Reply>) {
     if let Reply::Own(Some(bytes)) = response.body() {
         let length = bytes.len().into();

@@ -12,10 +12,10 @@ use std::{
 
 use hyper::{
     HeaderMap,
-    body::{Body, Bytes, Frame, Incoming, SizeHint},
+    body::{Body, Bytes, Frame, SizeHint},
 };
 
-use crate::proxy::timers::Timers;
+use crate::proxy::{client::ClientBody, timers::Timers};
 
 /// Why a body ends before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Error for BodyError {}
 
 /// A client's body, of which every try gets a [`RequestBody`].
 pub(crate) struct Source {
-    incoming: RefCell<Incoming>,
+    incoming: RefCell<ClientBody>,
     kept: RefCell<Kept>,
     timers: Rc<Timers>,
     /// Most bytes that it may have.
@@ -75,7 +75,7 @@ struct Kept {
 impl Source {
     /// The body of a request; `keep` bytes of it may be kept.
     pub(crate) fn new(
-        incoming: Incoming,
+        incoming: ClientBody,
         limit: u64,
         keep: usize,
         timers: &Rc<Timers>,
@@ -142,9 +142,9 @@ impl Source {
                 self.ended.set(true);
                 return Poll::Ready(None);
             }
-            Some(Err(_)) => {
-                self.failed.set(Some(BodyError::Client));
-                return Poll::Ready(Some(Err(BodyError::Client)));
+            Some(Err(error)) => {
+                self.failed.set(Some(error));
+                return Poll::Ready(Some(Err(error)));
             }
             Some(Ok(frame)) => frame,
         };

@@ -231,9 +231,6 @@ impl Drop for Exchange {
         }
         if let Some(source) = &self.source {
             stats.bytes_in.add(source.received());
-            if source.has_ended() {
-                self.link.body_open.set(false);
-            }
         }
         self.link.in_flight.set(self.link.in_flight.get() - 1);
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use hyper::{
     HeaderMap, Response, StatusCode, Version,
-    body::{Body as _, Incoming},
+    body::Body as _,
     header::{CACHE_CONTROL, CONNECTION, EXPECT, HeaderValue, SET_COOKIE, UPGRADE},
     http::{request::Parts, response},
 };
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::proxy::{
     balance::{Tried, pick, stay},
+    client::ClientBody,
     headers::{connection, list::items},
     local::LocalPool,
     route::Route,
@@ -37,7 +38,7 @@ pub(super) async fn forward(
     mut exchange: Exchange,
     ready: Ready<'_>,
     parts: Parts,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Response<Reply> {
     let service = exchange.service.clone();
     let route = ready.route;

@@ -12,41 +12,37 @@ mod prepare;
 mod reply;
 mod retry;
 
-use std::{convert::Infallible, rc::Rc};
+use std::rc::Rc;
 
-use hyper::{
-    Method, Request, Response, Version,
-    body::{Body as _, Incoming},
-    header::{CONNECTION, TRANSFER_ENCODING},
-};
+use hyper::{Method, Response, Version, header::CONNECTION, http::request::Parts};
 
-use self::{
-    answer::Refusal,
-    forward::forward,
-    prepare::{Outcome, prepare},
-};
 pub(crate) use self::{
+    answer::Refusal,
     attempt::Failure,
     body::{BodyError, RequestBody},
     exchange::Exchange,
     head::RequestHead,
     reply::Reply,
 };
-use super::{client::Link, headers::connection};
+use self::{
+    forward::forward,
+    prepare::{Outcome, prepare},
+};
+use super::client::{ClientBody, Link};
 
-/// Answers a request.
+/// Answers a request. `framed`: or why it has no length that can be trusted.
 pub(crate) async fn handle(
-    link: Rc<Link>,
-    request: Request<Incoming>,
-) -> Result<Response<Reply>, Infallible> {
-    let mut exchange = Exchange::begin(&link);
+    link: &Rc<Link>,
+    mut parts: Parts,
+    body: ClientBody,
+    framed: Result<(), Refusal>,
+) -> Response<Reply> {
+    let mut exchange = Exchange::begin(link);
     let service = exchange.service.clone();
-    let old = request.version() < Version::HTTP_2;
-    let head = request.method() == Method::HEAD;
-    let acceptable = acceptable(&link, &request);
-    let (mut parts, body) = request.into_parts();
+    let old = parts.version < Version::HTTP_2;
+    let head = parts.method == Method::HEAD;
     exchange.asks(&parts);
-    let outcome = acceptable.and_then(|()| prepare(&link, &service.plan, &mut parts));
+    let outcome = framed.and_then(|()| prepare(link, &service.plan, &mut parts));
     let mut response = match outcome {
         Ok(Outcome::Ready(ready)) => forward(exchange, ready, parts, body).await,
         Ok(Outcome::Answer(response)) => answered_here(exchange, *response),
@@ -62,39 +58,15 @@ pub(crate) async fn handle(
         if head {
             answer::without_body(&mut response);
         }
-    } else if is_last(&link) {
+    } else if is_last(link) {
         answer::close(response.headers_mut());
     }
-    Ok(response)
+    response
 }
 
 fn answered_here(mut exchange: Exchange, response: Response<Reply>) -> Response<Reply> {
     exchange.answered_here(response.status().as_u16());
     response
-}
-
-/// Whether a request is one that can be served at all.
-fn acceptable(link: &Link, request: &Request<Incoming>) -> Result<(), Refusal> {
-    if request.version() < Version::HTTP_2 {
-        let bodiless = request.body().is_end_stream();
-        link.body_open.set(!bodiless);
-        let last = connection::is_last(request.version(), request.headers());
-        link.has_all.set(bodiless && last);
-        link.number.set(link.number.get() + 1);
-        let coding = request.headers().get(TRANSFER_ENCODING);
-        if link
-            .traffic
-            .guard
-            .refuses(link.number.get(), coding.is_some())
-        {
-            return Err(Refusal::Malformed("The request's length is ambiguous."));
-        }
-        // hyper takes any list that ends with it.
-        if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-            return Err(Refusal::Coding);
-        }
-    }
-    Ok(())
 }
 
 /// Whether the connection has served as many requests as it may.

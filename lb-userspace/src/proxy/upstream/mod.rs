@@ -18,14 +18,10 @@ use std::{
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::sync::Notify;
 
-pub(crate) use self::{
-    caller::Caller,
-    connect::ConnectError,
-    h1::{H1, Nonsense},
-    h2::H2,
-};
+pub(crate) use self::{caller::Caller, connect::ConnectError, h1::H1, h2::H2};
 use super::{
     backend::{Backend, Held},
+    h1::Nonsense,
     local::Scratch,
     request::BodyError,
     snapshot::Pool,

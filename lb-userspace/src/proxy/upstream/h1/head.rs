@@ -3,43 +3,16 @@
 use std::mem::MaybeUninit;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
+    HeaderMap, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use httparse::{ParserConfig, Status};
 use hyper::body::{Buf as _, Bytes};
 
-use super::body::Body;
-use crate::proxy::headers::{connection, list::items};
-
-/// Most bytes of a head, and of trailers.
-pub(super) const MAX_HEAD: usize = 256 * 1024;
-
-/// Most headers.
-pub(super) const MAX_HEADERS: usize = 100;
-
-/// Why what a backend sends is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Nonsense {
-    /// It is not HTTP.
-    #[error("no HTTP/1 answer: {0}")]
-    Syntax(#[from] httparse::Error),
-    /// A name, value or status that is none.
-    #[error("a status or header that is none")]
-    Header,
-    /// It is too long.
-    #[error("a head or trailers of more than {MAX_HEAD} bytes")]
-    TooLarge,
-    /// It has lengths that are none, or not the same.
-    #[error("a Content-Length that is none, or several")]
-    Length,
-    /// HTTP/1.0 has no codings.
-    #[error("a Transfer-Encoding in HTTP/1.0")]
-    Coding,
-    /// The body is not in chunks.
-    #[error("a chunk that is none")]
-    Chunk,
-}
+use crate::proxy::{
+    h1::{Body, MAX_HEAD, MAX_HEADERS, Nonsense, all},
+    headers::{connection, list::items},
+};
 
 /// A head.
 #[derive(Debug)]
@@ -82,7 +55,7 @@ pub(super) fn take(read: &mut Bytes, bodiless: bool) -> Result<Option<Head>, Non
         if old {
             *response.version_mut() = Version::HTTP_10;
         }
-        *response.headers_mut() = fields(read, parsed.headers)?;
+        *response.headers_mut() = all(read, parsed.headers)?;
         let (body, keeps) = body(&mut response, bodiless)?;
         read.advance(length);
         return Ok(Some(Head {
@@ -91,21 +64,6 @@ pub(super) fn take(read: &mut Bytes, bodiless: bool) -> Result<Option<Head>, Non
             keeps,
         }));
     }
-}
-
-/// Headers or trailers that were parsed where they lie.
-///
-/// # Errors
-///
-/// One is none.
-pub(super) fn fields(read: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, Nonsense> {
-    let mut fields = HeaderMap::with_capacity(parsed.len());
-    for field in parsed {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Nonsense::Header)?;
-        let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
-        fields.append(name, value.map_err(|_| Nonsense::Header)?);
-    }
-    Ok(fields)
 }
 
 /// How the body is framed, and whether the connection outlives it (RFC 9112, section 6.3).

@@ -1,9 +1,6 @@
 //! A backend's HTTP/1 connection. No task of its own drives it: whoever waits for an answer does,
-//! in its own turn. Weir's own and not hyper's, whose channels between the two sides of a
-//! connection, and copies of each head, took much of the CPU time of a request
-//! (docs/benchmarks-l7.md).
+//! in its own turn.
 
-mod body;
 mod head;
 mod request;
 #[cfg(test)]
@@ -16,23 +13,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BytesMut;
 use http::{Method, Response};
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::io::ReadBuf;
 
-pub(crate) use self::head::Nonsense;
-use self::{
-    body::Body,
-    head::Head,
-    request::{Broken, Outgoing},
-};
+use self::{head::Head, request::request};
 use super::{Caller, Unanswered};
 use crate::proxy::{
     backend::Held,
+    h1::{Body, Broken, Inbox, Outgoing},
     io::Stream,
     local::Scratch,
-    request::{RequestBody, RequestHead},
+    request::{BodyError, RequestBody, RequestHead},
 };
 
 /// The connection.
@@ -50,23 +42,14 @@ pub(crate) struct H1 {
 
 struct Wire {
     stream: Stream,
-    outgoing: Outgoing,
-    /// Read, and not looked at.
-    read: Bytes,
+    outgoing: Outgoing<RequestBody>,
+    inbox: Inbox,
     /// What is still to come of an answer's body.
     body: Body,
     /// Whether it may serve another request.
     keeps: bool,
-    /// How much was read at once, the last time.
-    last_read: usize,
     scratch: Scratch,
 }
-
-/// A body of which more than this is to come at once is read to where it stays.
-const LARGE: u64 = 4096;
-
-/// Least and most that is read at once of a large body.
-const PIECES: (usize, usize) = (8 * 1024, 64 * 1024);
 
 impl H1 {
     /// A fresh connection.
@@ -75,10 +58,9 @@ impl H1 {
             wire: Box::new(Wire {
                 stream,
                 outgoing: Outgoing::default(),
-                read: Bytes::new(),
+                inbox: Inbox::default(),
                 body: Body::Ended,
                 keeps: true,
-                last_read: 0,
                 scratch: scratch.clone(),
             }),
             reused: false,
@@ -91,7 +73,10 @@ impl H1 {
     /// Whether its last request and answer are at their ends, and another one may follow.
     pub(crate) fn is_free(&self) -> bool {
         let wire = &*self.wire;
-        wire.keeps && wire.body.has_ended() && wire.outgoing.is_done() && wire.read.is_empty()
+        wire.keeps
+            && wire.body.has_ended()
+            && wire.outgoing.is_done()
+            && wire.inbox.bytes.is_empty()
     }
 
     /// Whether it is free, and the backend has neither closed it nor said something unasked.
@@ -113,14 +98,12 @@ impl H1 {
         over: impl Fn(&mut Context<'_>) -> Poll<()>,
     ) -> Result<Response<()>, Unanswered> {
         let wire = &mut *self.wire;
-        wire.outgoing = Outgoing::new(asked, body);
+        wire.outgoing = request(asked, body);
         let bodiless = asked.method == Method::HEAD;
         poll_fn(|cx| {
-            let broken = match wire.outgoing.poll(&mut wire.stream, cx) {
-                Poll::Ready(Err(Broken::Client(error))) => {
-                    return Poll::Ready(Err(Unanswered::Client(error)));
-                }
-                Poll::Ready(Err(Broken::Io(error))) => Some(error),
+            let broken = match wire.poll_outgoing(cx) {
+                Poll::Ready(Err(Unanswered::Io(error))) => Some(error),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) | Poll::Pending => None,
             };
             // Who does not take all of a request may have said why.
@@ -161,7 +144,7 @@ impl H1 {
 
     /// The connection, after an answer that switches protocols; with what was read of it.
     pub(crate) fn into_tunnel(self) -> (Stream, Bytes, Held) {
-        (self.wire.stream, self.wire.read, self._held)
+        (self.wire.stream, self.wire.inbox.bytes, self._held)
     }
 }
 
@@ -176,7 +159,7 @@ impl Wire {
                 let closed = io::ErrorKind::UnexpectedEof;
                 return Poll::Ready(Err(Unanswered::Io(closed.into())));
             }
-            if let Some(head) = head::take(&mut self.read, bodiless)? {
+            if let Some(head) = head::take(&mut self.inbox.bytes, bodiless)? {
                 let Head {
                     response,
                     body,
@@ -194,20 +177,18 @@ impl Wire {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Frame<Bytes>>, Unanswered>> {
         if !self.outgoing.is_done() {
-            match self.outgoing.poll(&mut self.stream, cx) {
-                Poll::Ready(Err(Broken::Client(error))) => {
-                    return Poll::Ready(Err(Unanswered::Client(error)));
-                }
+            match self.poll_outgoing(cx) {
                 // The answer may be whole nevertheless.
-                Poll::Ready(Err(Broken::Io(_))) => {
+                Poll::Ready(Err(Unanswered::Io(_))) => {
                     self.outgoing = Outgoing::default();
                     self.keeps = false;
                 }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         loop {
-            if let Some(frame) = self.body.take(&mut self.read)? {
+            if let Some(frame) = self.body.take(&mut self.inbox.bytes)? {
                 return Poll::Ready(Ok(Some(frame)));
             }
             if self.body.has_ended() {
@@ -220,41 +201,20 @@ impl Wire {
         }
     }
 
+    /// Sends what can be sent of the request. Ready: all of it was.
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unanswered>> {
+        let sent = self.outgoing.poll(&mut self.stream, cx);
+        sent.map_err(|broken| match broken {
+            Broken::Body(error) => Unanswered::Client(error),
+            Broken::Length => Unanswered::Client(BodyError::Client),
+            Broken::Io(error) => Unanswered::Io(error),
+        })
+    }
+
     /// Reads more behind what is there: how many bytes, none at the connection's end.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Unanswered>> {
         let expected = self.body.expected();
-        let count = if expected > LARGE && self.read.is_empty() {
-            let size = (2 * self.last_read).clamp(PIECES.0, PIECES.1);
-            let size = usize::try_from(expected).map_or(size, |expected| expected.min(size));
-            let mut piece = BytesMut::with_capacity(size);
-            let count = ready!(self.stream.poll_read_into(cx, &mut piece));
-            self.read = piece.freeze();
-            count
-        } else {
-            // Heads and small bodies take no more memory than they have bytes.
-            let mut scratch = self.scratch.borrow_mut();
-            let mut buffer = ReadBuf::new(&mut scratch);
-            let filled = ready!(self.stream.poll_read(cx, &mut buffer));
-            let filled = filled.map(|()| buffer.filled());
-            filled.map(|more| {
-                self.read = match self.read.is_empty() {
-                    true => Bytes::copy_from_slice(more),
-                    false => behind(std::mem::take(&mut self.read), more),
-                };
-                more.len()
-            })
-        };
-        let count = count.map_err(Unanswered::Io)?;
-        self.last_read = count;
-        Poll::Ready(Ok(count))
+        let filled = (self.inbox).poll_fill(&mut self.stream, &self.scratch, expected, cx);
+        filled.map_err(Unanswered::Io)
     }
-}
-
-/// Bytes, and more of them.
-fn behind(read: Bytes, more: &[u8]) -> Bytes {
-    let mut all = read
-        .try_into_mut()
-        .unwrap_or_else(|read| BytesMut::from(&*read));
-    all.extend_from_slice(more);
-    all.freeze()
 }

@@ -16,7 +16,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::proxy::{backend::Backend, sticky::SessionKey};
+use crate::proxy::{
+    backend::Backend,
+    h1::messages::{cut, message, or_not_quite},
+    sticky::SessionKey,
+};
 
 /// What a client made of an answer. None: of its head nothing; of its body no end.
 #[derive(Debug, PartialEq)]
@@ -141,16 +145,6 @@ fn without_doubts(headers: &mut HeaderMap) {
     }
 }
 
-fn cut(bytes: &[u8], cuts: &[Index]) -> Vec<Vec<u8>> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-    places.extend([0, bytes.len()]);
-    places.sort_unstable();
-    let pieces = places
-        .windows(2)
-        .map(|pair| bytes[pair[0]..pair[1]].to_vec());
-    pieces.filter(|piece| !piece.is_empty()).collect()
-}
-
 /// Answers as they may be, good and bad, of parts that matter.
 fn answers() -> impl Strategy<Value = Vec<u8>> {
     let line = prop::sample::select(vec![
@@ -212,22 +206,8 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
         "fffffffffffffff\r\nhello",
     ]);
     let whole = (line, prop::collection::vec(header, 0..4), body);
-    let whole = whole.prop_map(|(line, headers, body)| {
-        let headers: String = headers
-            .iter()
-            .map(|header| format!("{header}\r\n"))
-            .collect();
-        format!("{line}\r\n{headers}\r\n{body}").into_bytes()
-    });
-    // Sometimes a byte of it is another one.
-    let change = prop::option::weighted(0.3, (any::<Index>(), any::<u8>()));
-    (whole, change).prop_map(|(mut whole, change)| {
-        if let Some((place, byte)) = change {
-            let place = place.index(whole.len());
-            whole[place] = byte;
-        }
-        whole
-    })
+    let whole = whole.prop_map(|(line, headers, body)| message(line, &headers, body).into_bytes());
+    or_not_quite(whole)
 }
 
 proptest! {

@@ -1,0 +1,267 @@
+//! A client's HTTP/1 connection, as whoever serves it and the body that it sends share it.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use hyper::body::Frame;
+
+use crate::proxy::{
+    client::Link,
+    h1::{Body, Inbox, Sink},
+    io::{Stream, Traffic},
+    local::Scratch,
+    request::BodyError,
+};
+
+/// What a client that waits for it is told before its body is read (RFC 9110, section 10.1.1).
+const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The connection.
+pub(super) struct Wire {
+    inner: RefCell<Inner>,
+    traffic: Rc<Traffic>,
+    scratch: Scratch,
+}
+
+/// Borrowed for no longer than a read or a write takes.
+struct Inner {
+    /// None: it is served no longer.
+    stream: Option<Stream>,
+    inbox: Inbox,
+    /// What is still to be written before anything else.
+    interim: &'static [u8],
+    upload: Upload,
+}
+
+/// What is known of the body that the client sends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// It is at its end.
+    Ended,
+    /// Somebody reads it.
+    Read,
+    /// Nobody will read what is left of it.
+    Left(Body),
+}
+
+impl Wire {
+    /// A connection of which these bytes were read.
+    pub(super) fn new(link: &Link, stream: Stream, read: Bytes) -> Rc<Self> {
+        Rc::new(Self {
+            inner: RefCell::new(Inner {
+                stream: Some(stream),
+                inbox: Inbox::new(read),
+                interim: b"",
+                upload: Upload::Ended,
+            }),
+            traffic: link.traffic.clone(),
+            scratch: link.worker.scratch.clone(),
+        })
+    }
+
+    /// Lets go of the connection, and of what was read ahead.
+    pub(super) fn end(&self) -> (Option<Stream>, Bytes) {
+        let inner = &mut *self.inner.borrow_mut();
+        (inner.stream.take(), inner.inbox.take())
+    }
+
+    /// Has what was read ahead looked at.
+    pub(super) fn with_read<R>(&self, look: impl FnOnce(&mut Bytes) -> R) -> R {
+        look(&mut self.inner.borrow_mut().inbox.bytes)
+    }
+
+    /// Reads more behind what is there: how many bytes, none at the connection's end.
+    pub(super) fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.inner
+            .borrow_mut()
+            .poll_fill(0, &self.scratch, &self.traffic, cx)
+    }
+
+    /// Reads ahead while nobody else does: for whether the client is still there. Ready: it is not.
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.upload != Upload::Ended || !inner.inbox.bytes.is_empty() {
+            return Poll::Pending;
+        }
+        match inner.poll_fill(0, &self.scratch, &self.traffic, cx) {
+            Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+        }
+    }
+
+    /// What is known of the body that the client sends.
+    pub(super) fn set_upload(&self, upload: Upload) {
+        self.inner.borrow_mut().upload = upload;
+    }
+
+    /// Reads what has come of a body that nobody wants, up to so many bytes. Whether that was all.
+    pub(super) fn drain(&self, most: usize, cx: &mut Context<'_>) -> bool {
+        let inner = &mut *self.inner.borrow_mut();
+        let Upload::Left(body) = &mut inner.upload else {
+            return inner.upload == Upload::Ended;
+        };
+        let mut body = std::mem::replace(body, Body::Ended);
+        let mut read = inner.inbox.bytes.len();
+        while read <= most {
+            match body.take(&mut inner.inbox.bytes) {
+                Err(_) => return false,
+                Ok(_) if body.has_ended() => {
+                    inner.upload = Upload::Ended;
+                    return true;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => match inner.poll_fill(0, &self.scratch, &self.traffic, cx) {
+                    Poll::Ready(Ok(more @ 1..)) => read += more,
+                    _ => return false,
+                },
+            }
+        }
+        false
+    }
+
+    /// The next piece of a body. `waits`: the client waits for a word before it sends it.
+    fn poll_body(
+        &self,
+        body: &mut Body,
+        waits: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+        let inner = &mut *self.inner.borrow_mut();
+        if std::mem::take(waits) && inner.inbox.bytes.is_empty() {
+            inner.interim = GO_ON;
+        }
+        let broken = |_| BodyError::Client;
+        if !inner.interim.is_empty() {
+            ready!(inner.poll_interim(&self.traffic, cx)).map_err(broken)?;
+            if let Some(stream) = &mut inner.stream {
+                ready!(self.traffic.flushed(stream.poll_flush(cx))).map_err(broken)?;
+            }
+        }
+        loop {
+            if let Some(frame) = body
+                .take(&mut inner.inbox.bytes)
+                .map_err(|_| BodyError::Client)?
+            {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if body.has_ended() {
+                return Poll::Ready(Ok(None));
+            }
+            let expected = body.expected();
+            let more = inner.poll_fill(expected, &self.scratch, &self.traffic, cx);
+            if ready!(more).map_err(broken)? == 0 {
+                return Poll::Ready(Err(BodyError::Client));
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn poll_fill(
+        &mut self,
+        expected: u64,
+        scratch: &Scratch,
+        traffic: &Traffic,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Ok(0));
+        };
+        let read = ready!(self.inbox.poll_fill(stream, scratch, expected, cx));
+        traffic.touch();
+        Poll::Ready(read)
+    }
+
+    fn poll_interim(&mut self, traffic: &Traffic, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let Some(stream) = &mut self.stream else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            match ready!(traffic.wrote(stream.poll_write(cx, self.interim)))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.interim = &self.interim[written..],
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Sink for &Wire {
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let inner = &mut *self.inner.borrow_mut();
+        ready!(inner.poll_interim(&self.traffic, cx))?;
+        match &mut inner.stream {
+            Some(stream) => self.traffic.wrote(stream.poll_write_vectored(cx, pieces)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.inner.borrow_mut().stream {
+            Some(stream) => self.traffic.flushed(stream.poll_flush(cx)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+/// The body of a client's request.
+pub(crate) struct FromClient {
+    wire: Rc<Wire>,
+    body: Body,
+    /// The client waits for a word.
+    waits: bool,
+}
+
+impl FromClient {
+    /// What comes next on a connection.
+    pub(super) fn new(wire: &Rc<Wire>, body: Body, waits: bool) -> Self {
+        wire.set_upload(Upload::Read);
+        Self {
+            wire: wire.clone(),
+            body,
+            waits,
+        }
+    }
+
+    /// The next piece.
+    ///
+    /// # Errors
+    ///
+    /// It has no end, or is not in chunks.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.body.has_ended() {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(self.wire.poll_body(&mut self.body, &mut self.waits, cx));
+        if self.body.has_ended() {
+            self.wire.set_upload(Upload::Ended);
+        }
+        Poll::Ready(frame.transpose())
+    }
+
+    /// What is still to come of it.
+    pub(crate) fn body(&self) -> &Body {
+        &self.body
+    }
+}
+
+impl Drop for FromClient {
+    fn drop(&mut self) {
+        if !self.body.has_ended() {
+            let left = std::mem::replace(&mut self.body, Body::Ended);
+            self.wire.set_upload(Upload::Left(left));
+        }
+    }
+}
