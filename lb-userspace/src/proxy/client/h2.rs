@@ -49,7 +49,10 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
             // In a box: hyper and the runtime move it several times before it is first polled.
             Box::pin(async move {
                 let (parts, body) = request.into_parts();
-                let answer = handle(&link, parts, ClientBody::Two(body), Ok(())).await;
+                let mut answer = handle(&link, parts, ClientBody::Two(body), Ok(())).await;
+                if let Some(lines) = answer.body_mut().take_lines() {
+                    lines.add_to(answer.headers_mut());
+                }
                 Ok::<_, Infallible>(answer)
             })
         })

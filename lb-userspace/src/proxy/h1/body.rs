@@ -3,7 +3,7 @@
 use httparse::{EMPTY_HEADER, Status};
 use hyper::body::{Buf as _, Bytes, Frame, SizeHint};
 
-use super::{MAX_HEAD, MAX_HEADERS, Nonsense, all};
+use super::{MAX_HEAD, MAX_HEADERS, Nonsense, fields::all};
 
 /// Most bytes of the line with a chunk's size, extensions and all.
 const MAX_LINE: usize = 4096;

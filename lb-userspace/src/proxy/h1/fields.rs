@@ -1,22 +1,25 @@
 //! Header and trailer fields, read where they lie and written.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, header::TRAILER};
+use std::fmt::Write as _;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Nonsense;
-use crate::proxy::headers::list::items;
+use crate::proxy::headers::list::items_of;
 
-/// The name and value of a field that lies in `read`, which the value holds on to.
+/// The name and value of a field that lies in `head`, which the value holds on to.
 ///
 /// # Errors
 ///
 /// One is none.
 pub(crate) fn value(
-    read: &Bytes,
-    field: &httparse::Header<'_>,
+    head: &Bytes,
+    name: &[u8],
+    value: &[u8],
 ) -> Result<(HeaderName, HeaderValue), Nonsense> {
-    let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Nonsense::Header)?;
-    let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
+    let name = HeaderName::from_bytes(name).map_err(|_| Nonsense::Header)?;
+    let value = HeaderValue::from_maybe_shared(head.slice_ref(value));
     Ok((name, value.map_err(|_| Nonsense::Header)?))
 }
 
@@ -25,26 +28,35 @@ pub(crate) fn value(
 /// # Errors
 ///
 /// One is none.
-pub(crate) fn all(read: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, Nonsense> {
+pub(super) fn all(read: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, Nonsense> {
     let mut fields = HeaderMap::with_capacity(parsed.len());
     for field in parsed {
-        let (name, value) = value(read, field)?;
+        let (name, value) = value(read, field.name.as_bytes(), field.value)?;
         fields.append(name, value);
     }
     Ok(fields)
 }
 
 /// Writes a field's line.
-pub(crate) fn put(head: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    let parts = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
-    head.reserve(parts.iter().map(|part| part.len()).sum());
-    parts.iter().for_each(|part| head.put(*part));
+pub(crate) fn put(head: &mut BytesMut, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+    let (name, value) = (name.as_ref(), value.as_ref());
+    head.reserve(name.len() + value.len() + 4);
+    for part in [name, b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
 }
 
-/// The trailers that a message announces: who reads it may take others for something else
+/// Writes the line with a body's length.
+pub(crate) fn put_length(head: &mut BytesMut, length: u64) {
+    // A buffer that grows takes all of it.
+    let _ = write!(head, "content-length: {length}\r\n");
+}
+
+/// The trailers that a message announces in these lists: who reads it may take others for something else
 /// (RFC 9110, section 6.5.1).
-pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    items(headers, &TRAILER)
+pub(crate) fn announced<'a>(lists: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderName> {
+    lists
+        .flat_map(items_of)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect()
 }

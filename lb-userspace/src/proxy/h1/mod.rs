@@ -6,14 +6,16 @@
 mod body;
 mod fields;
 mod inbox;
+mod lines;
 #[cfg(test)]
 pub(crate) mod messages;
 mod outgoing;
 
 pub(crate) use self::{
     body::Body,
-    fields::{all, announced, put, value},
+    fields::{announced, put, put_length, value},
     inbox::Inbox,
+    lines::{Lines, is},
     outgoing::{Broken, Framing, Outgoing, Sink},
 };
 

@@ -107,6 +107,13 @@ pub fn strip_response(headers: &mut HeaderMap) {
     strip_known(headers);
 }
 
+/// Whether a header, whose name is as it was sent, goes whether `Connection` names it or not.
+pub fn is_of_this_hop(name: &[u8]) -> bool {
+    let same = |known: &HeaderName| known.as_str().as_bytes().eq_ignore_ascii_case(name);
+    // Few others are as long as these.
+    matches!(name.len(), 7 | 10 | 14 | 16..=19) && HOP_BY_HOP.iter().any(same)
+}
+
 fn strip_known(headers: &mut HeaderMap) {
     // Most messages have none or one: a look at the names that there are finds it sooner than
     // asking for each that may be.

@@ -91,6 +91,10 @@ impl Stream {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut full = pieces.iter().filter(|piece| !piece.is_empty());
+        if let (Some(only), None) = (full.next(), full.next()) {
+            return self.poll_write(cx, only);
+        }
         // One small piece goes by send(2), which costs less than writev(2), by more than copying.
         if let Stream::Plain(tcp) = self {
             let mut joined = [0; JOINED];

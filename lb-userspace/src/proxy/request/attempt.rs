@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use hyper::Response;
-
 use super::{
-    RequestHead,
+    AnswerHead, RequestHead,
     body::{BodyError, RequestBody, Source},
 };
 use crate::{
@@ -89,7 +87,7 @@ pub(super) async fn attempt(
     (head, body): (&RequestHead, RequestBody),
     source: Option<&Rc<Source>>,
     times: &Times,
-) -> Result<(Response<()>, Lease), Failure> {
+) -> Result<(AnswerHead, Lease), Failure> {
     let left = Duration::from_millis(100) * times.over.saturating_sub(timers.now());
     let lease = upstream.lease(caller.as_ref(), times.connect.min(left));
     let mut lease = lease.await.map_err(|error| match error {

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use hyper::{
-    HeaderMap, Response, StatusCode, Version,
+    HeaderMap, Response, StatusCode,
     body::Body as _,
     header::{CACHE_CONTROL, CONNECTION, EXPECT, HeaderValue, SET_COOKIE, UPGRADE},
-    http::{request::Parts, response},
+    http::request::Parts,
 };
 
 use super::{
-    RequestBody, RequestHead,
+    AnswerHead, RequestBody, RequestHead,
     answer::{self, Refusal, close},
     attempt::{Failure, Times, attempt},
     body::{BodyError, Source},
@@ -77,13 +77,17 @@ pub(super) async fn forward(
     );
     let mut cookie = None;
     let mut response = match answered {
-        Ok((mut response, lease)) => {
+        Ok((mut answer, lease)) => {
             if let Some(via) = &service.plan.via {
-                let version = response.version();
-                via.apply(response.headers_mut(), version);
+                let version = answer.version;
+                via.apply(answer.headers(), version);
             }
             cookie = session_cookie(&exchange, route, sent);
-            finish(exchange, route, response, lease, ready.upgrade.is_some()).await
+            // Whatever may be looked for, or changed.
+            if cookie.is_some() || !route.response_headers.is_empty() || ready.id.is_some() {
+                answer.headers();
+            }
+            finish(exchange, route, answer, lease, ready.upgrade.is_some()).await
         }
         Err(Failure::Breaker) => {
             let response = answer::fixed(&service.plan.unavailable);
@@ -154,7 +158,7 @@ async fn tries(
     pool: &Rc<LocalPool>,
     ready: &Ready<'_>,
     head: &RequestHead,
-) -> Result<(Response<()>, Lease), Failure> {
+) -> Result<(AnswerHead, Lease), Failure> {
     let timers = exchange.link.worker.timers.clone();
     let (route, hash) = (ready.route, ready.hash);
     let idempotent = is_idempotent(&head.method);
@@ -211,14 +215,14 @@ async fn tries(
             None => first.await,
         };
         let failure = match answered {
-            Ok((response, lease)) => {
-                let status = response.status().as_u16();
+            Ok((answer, lease)) => {
+                let status = answer.status.as_u16();
                 upstream.judge(pool, status);
                 let failure = Failure::Status(status);
                 let again = left > 0 && allows(&route.retries, &failure, idempotent, false);
                 if !again || !may_again(exchange, pool, route, &mut retrying) {
                     exchange.answered(status);
-                    return Ok((response, lease));
+                    return Ok((answer, lease));
                 }
                 failure
             }
@@ -267,18 +271,16 @@ fn may_again(
 async fn finish(
     exchange: Exchange,
     route: &Route,
-    response: Response<()>,
+    mut answer: AnswerHead,
     lease: Lease,
     upgrade: bool,
 ) -> Response<Reply> {
-    let (mut parts, ()) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Box::pin(switch(exchange, route, parts, lease, upgrade)).await;
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Box::pin(switch(exchange, route, answer, lease, upgrade)).await;
     }
-    connection::strip_response(&mut parts.headers);
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
+    connection::strip_response(&mut answer.map);
     let mut reply = Box::new(FromBackend {
+        lines: answer.lines,
         lease: Some(lease),
         exchange,
         idle: ticks(route.timeouts.idle),
@@ -287,14 +289,17 @@ async fn finish(
     if reply.is_end_stream() {
         reply.end();
     }
-    Response::from_parts(parts, Reply::Backend(reply))
+    let mut response = Response::new(Reply::Backend(reply));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.map;
+    response
 }
 
 /// The connection becomes a tunnel once the client has the answer.
 async fn switch(
     mut exchange: Exchange,
     route: &Route,
-    mut parts: response::Parts,
+    mut answer: AnswerHead,
     lease: Lease,
     upgrade: bool,
 ) -> Response<Reply> {
@@ -305,13 +310,12 @@ async fn switch(
     if !upgrade {
         return refuse(&mut exchange, Refusal::BadGateway);
     }
-    let protocol = parts.headers.get(UPGRADE).cloned();
-    connection::strip_response(&mut parts.headers);
-    parts
-        .headers
-        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    let headers = answer.headers();
+    let protocol = headers.get(UPGRADE).cloned();
+    connection::strip_response(headers);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
-        parts.headers.insert(UPGRADE, protocol);
+        headers.insert(UPGRADE, protocol);
     }
     let (backend, read, held) = h1.into_tunnel();
     exchange.service.stats().tunnels.add(1);
@@ -324,6 +328,8 @@ async fn switch(
         held,
     };
     *link.tunnel.borrow_mut() = Some(tunnel);
-    parts.extensions.clear();
-    Response::from_parts(parts, Reply::empty())
+    let mut response = Response::new(Reply::empty());
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.map;
+    response
 }

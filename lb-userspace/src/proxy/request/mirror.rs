@@ -45,8 +45,8 @@ pub(super) fn mirror(
         };
         upstream.stats().requests.add(1);
         let answered = attempt(&upstream, &timers, caller, (&head, body), None, &times).await;
-        if let Ok((response, lease)) = answered {
-            upstream.stats().answered(response.status().as_u16());
+        if let Ok((answer, lease)) = answered {
+            upstream.stats().answered(answer.status.as_u16());
             lease.throw_away().await;
         }
     });

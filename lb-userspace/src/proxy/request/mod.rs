@@ -21,7 +21,7 @@ pub(crate) use self::{
     attempt::Failure,
     body::{BodyError, RequestBody},
     exchange::Exchange,
-    head::RequestHead,
+    head::{AnswerHead, RequestHead},
     reply::Reply,
 };
 use self::{

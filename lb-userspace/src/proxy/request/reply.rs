@@ -8,7 +8,7 @@ use std::{
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::{body::BodyError, exchange::Exchange};
-use crate::proxy::{timers::Timer, upstream::Lease};
+use crate::proxy::{h1::Lines, timers::Timer, upstream::Lease};
 
 /// The body.
 pub(crate) enum Reply {
@@ -20,6 +20,8 @@ pub(crate) enum Reply {
 
 /// What a backend sends.
 pub(crate) struct FromBackend {
+    /// Headers that nobody has looked at.
+    pub(crate) lines: Option<Lines>,
     /// The connection, which is driven from here, until the answer's end.
     pub(crate) lease: Option<Lease>,
     pub(crate) exchange: Exchange,
@@ -37,6 +39,14 @@ impl Reply {
     /// Nothing.
     pub(crate) fn empty() -> Reply {
         Reply::Own(None)
+    }
+
+    /// Headers of the answer beside those in its map.
+    pub(crate) fn take_lines(&mut self) -> Option<Lines> {
+        match self {
+            Reply::Own(_) => None,
+            Reply::Backend(body) => body.lines.take(),
+        }
     }
 }
 

@@ -35,6 +35,11 @@ impl HeaderChanges {
         Ok(HeaderChanges { steps })
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// Makes the changes.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for step in &self.steps {

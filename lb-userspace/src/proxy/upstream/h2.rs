@@ -10,7 +10,7 @@ use std::{
 };
 
 use hyper::{
-    Request, Response, Uri, Version,
+    Request, Uri, Version,
     body::{Body as _, Bytes, Frame, Incoming, SizeHint},
     client::conn::{
         TrySendError,
@@ -26,7 +26,7 @@ use crate::proxy::{
     backend::Held,
     executor::Local,
     io::UpstreamIo,
-    request::{RequestBody, RequestHead},
+    request::{AnswerHead, RequestBody, RequestHead},
     timers::Timers,
 };
 
@@ -142,7 +142,7 @@ impl Stream {
         asked: &RequestHead,
         body: RequestBody,
         over: impl Fn(&mut Context<'_>) -> Poll<()>,
-    ) -> Result<Response<()>, Unanswered> {
+    ) -> Result<AnswerHead, Unanswered> {
         let secure = self.upstream.pool.borrow().tls.is_some();
         let request = request(asked, body, secure);
         let answer = self.h2.send.borrow_mut().try_send_request(request);
@@ -154,7 +154,12 @@ impl Stream {
         .await?;
         let (parts, incoming) = answer.into_parts();
         self.incoming = Some(incoming);
-        Ok(Response::from_parts(parts, ()))
+        Ok(AnswerHead {
+            status: parts.status,
+            version: parts.version,
+            map: parts.headers,
+            lines: None,
+        })
     }
 
     /// The next piece of the answer's body.

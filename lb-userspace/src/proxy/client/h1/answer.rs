@@ -1,7 +1,5 @@
 //! The head of an answer to a client, and how its body is framed (RFC 9112, sections 4 to 6).
 
-use std::fmt::Write as _;
-
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{
     HeaderMap, Response, StatusCode, Version,
@@ -11,7 +9,7 @@ use hyper::body::Body;
 
 use crate::proxy::{
     date::Date,
-    h1::{Framing, Outgoing, announced, put},
+    h1::{Framing, Lines, Outgoing, announced, is, put, put_length},
     headers::connection,
     request::BodyError,
 };
@@ -47,11 +45,13 @@ impl Asked {
 /// section 6.2).
 pub(super) fn answer<B: Body<Data = Bytes, Error = BodyError> + Unpin>(
     response: Response<B>,
+    lines: Option<&Lines>,
     asked: Asked,
     date: &Date,
 ) -> (Outgoing<B>, bool) {
     let (parts, body) = response.into_parts();
     let (status, headers) = (parts.status, &parts.headers);
+    let lines = || lines.into_iter().flat_map(Lines::iter);
     let mut head = BytesMut::with_capacity(HEAD);
     line(&mut head, status);
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
@@ -62,7 +62,7 @@ pub(super) fn answer<B: Body<Data = Bytes, Error = BodyError> + Unpin>(
     let length = body.size_hint().exact();
     // Chunks came with HTTP/1.1.
     let chunks = !bodiless && !asked.old;
-    let dated = fields(&mut head, headers, chunks);
+    let dated = fields(&mut head, lines(), chunks) | fields(&mut head, pairs(headers), chunks);
     let says_close = connection::is_last(Version::HTTP_11, headers);
     let ends = !bodiless && length.is_none() && asked.old;
     let keeps = asked.keeps && !says_close && !switches && !ends;
@@ -73,7 +73,9 @@ pub(super) fn answer<B: Body<Data = Bytes, Error = BodyError> + Unpin>(
     }
     let framing = match length {
         _ if bodiless => {
-            told_length(&mut head, headers, status, length);
+            let said = |(name, value)| is(name, &CONTENT_LENGTH).then_some(value);
+            let said = lines().chain(pairs(headers)).find_map(said);
+            told_length(&mut head, said, status, length);
             None
         }
         Some(length) => {
@@ -82,8 +84,9 @@ pub(super) fn answer<B: Body<Data = Bytes, Error = BodyError> + Unpin>(
         }
         None if chunks => {
             head.put(&b"transfer-encoding: chunked\r\n"[..]);
-            let trailers = asked.trailers.then(|| announced(headers));
-            Some(Framing::Chunks(trailers.unwrap_or_default()))
+            let all = lines().chain(pairs(headers)).filter(|_| asked.trailers);
+            let lists = all.filter(|(name, _)| is(name, &TRAILER));
+            Some(Framing::Chunks(announced(lists.map(|(_, value)| value))))
         }
         None => Some(Framing::UntilClose),
     };
@@ -103,15 +106,28 @@ fn line(head: &mut BytesMut, status: StatusCode) {
     head.put(&b"\r\n"[..]);
 }
 
-/// Writes the headers, without those of the framing; `chunks`: there may be some. Whether a date is
+/// The names and values in a map.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+}
+
+/// Writes headers, without those of the framing; `chunks`: there may be some. Whether a date is
 /// among them.
-fn fields(head: &mut BytesMut, headers: &HeaderMap, chunks: bool) -> bool {
+fn fields<'a>(
+    head: &mut BytesMut,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    chunks: bool,
+) -> bool {
     let mut dated = false;
-    for (name, value) in headers {
-        match *name {
-            CONTENT_LENGTH | TRANSFER_ENCODING => continue,
-            TRAILER if !chunks => continue,
-            DATE => dated = true,
+    for (name, value) in fields {
+        // Few others are as long as these.
+        match name.len() {
+            4 => dated |= is(name, &DATE),
+            7 if !chunks && is(name, &TRAILER) => continue,
+            14 if is(name, &CONTENT_LENGTH) => continue,
+            17 if is(name, &TRANSFER_ENCODING) => continue,
             _ => {}
         }
         put(head, name, value);
@@ -119,21 +135,17 @@ fn fields(head: &mut BytesMut, headers: &HeaderMap, chunks: bool) -> bool {
     dated
 }
 
-/// The length that the body would have (RFC 9110, section 8.6), where there is none.
-fn told_length(head: &mut BytesMut, headers: &HeaderMap, status: StatusCode, own: Option<u64>) {
+/// Writes the length that the body would have (RFC 9110, section 8.6), where there is none: as was
+/// said, or that of Weir's own.
+fn told_length(head: &mut BytesMut, said: Option<&[u8]>, status: StatusCode, own: Option<u64>) {
     let has_none = matches!(
         status,
         StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS
     );
-    match (headers.get(CONTENT_LENGTH), own) {
+    match (said, own) {
         _ if has_none => {}
-        (Some(length), _) => put(head, &CONTENT_LENGTH, length),
+        (Some(length), _) => put(head, CONTENT_LENGTH, length),
         (None, Some(own @ 1..)) if status != StatusCode::NOT_MODIFIED => put_length(head, own),
         _ => {}
     }
-}
-
-fn put_length(head: &mut BytesMut, length: u64) {
-    // A buffer that grows takes all of it.
-    let _ = write!(head, "content-length: {length}\r\n");
 }

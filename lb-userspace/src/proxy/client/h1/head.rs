@@ -15,7 +15,10 @@ use crate::{
     config::http::Limits,
     proxy::{
         h1::{Body, value},
-        headers::{connection, list::items},
+        headers::{
+            connection,
+            list::{items, items_of},
+        },
         request::Refusal,
     },
 };
@@ -126,7 +129,7 @@ pub(super) fn take(
     };
     let (mut framed, mut connection) = (false, false);
     for field in &*parsed.headers {
-        let (name, value) = value(read, field).map_err(|_| SYNTAX)?;
+        let (name, value) = value(read, field.name.as_bytes(), field.value).map_err(|_| SYNTAX)?;
         // What most requests lack is not looked up in the map.
         match name {
             CONTENT_LENGTH | TRANSFER_ENCODING => framed = true,
@@ -195,6 +198,5 @@ fn body(old: bool, headers: &HeaderMap) -> Result<Body, Refusal> {
 
 /// Whether a list has this item.
 fn has(list: &HeaderValue, item: &[u8]) -> bool {
-    let mut items = list.as_bytes().split(|byte| *byte == b',');
-    items.any(|other| other.trim_ascii().eq_ignore_ascii_case(item))
+    items_of(list.as_bytes()).any(|other| other.eq_ignore_ascii_case(item))
 }

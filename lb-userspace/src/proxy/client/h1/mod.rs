@@ -184,10 +184,12 @@ async fn send(
     link: &Link,
     wire: &Wire,
     timer: &Timer,
-    response: Response<Reply>,
+    mut response: Response<Reply>,
     asked: Asked,
 ) -> Result<bool, End> {
-    let (mut outgoing, keeps) = answer(response, asked, &link.worker.date);
+    let lines = response.body_mut().take_lines();
+    let (mut outgoing, keeps) = answer(response, lines.as_ref(), asked, &link.worker.date);
+    drop(lines);
     timer.set(SECOND);
     poll_fn(|cx| match outgoing.poll(&mut &*wire, cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(keeps)),

@@ -27,7 +27,7 @@ use crate::{
     proxy::{
         date::Date,
         h1::{
-            Sink,
+            Lines, Sink,
             messages::{cut, message, or_not_quite},
         },
         request::BodyError,
@@ -301,6 +301,22 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Its headers as they could have been read.
+    fn lines(&self) -> Lines {
+        let lines = self.headers.iter();
+        let lines: String = lines
+            .map(|(name, value)| format!("{name}:{value} \n"))
+            .collect();
+        let head = Bytes::from(format!("{lines}\r\n"));
+        let mut parsed = [httparse::EMPTY_HEADER; 8];
+        match httparse::parse_headers(&head, &mut parsed) {
+            Ok(httparse::Status::Complete((_, parsed))) => Lines::new(head.clone(), parsed),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// Takes everything, a few bytes at a time.
 struct Taken(Vec<u8>);
 
@@ -393,9 +409,21 @@ proptest! {
         old in any::<bool>(),
         close in any::<bool>(),
         trailers in any::<bool>(),
+        lined in any::<bool>(),
     ) {
+        let mut sent = sent;
+        if lined {
+            // Which is never among lines.
+            sent.headers.retain(|(name, _)| *name != "connection");
+        }
         let asked = Asked { bodiless: head, old, keeps: !close, trailers };
-        let (mut outgoing, keeps) = answer(sent.response(), asked, &Date::new(&Timers::new()));
+        let mut response = sent.response();
+        let lines = lined.then(|| {
+            response.headers_mut().clear();
+            sent.lines()
+        });
+        let (mut outgoing, keeps) =
+            answer(response, lines.as_ref(), asked, &Date::new(&Timers::new()));
         let mut taken = Taken(Vec::new());
         let cx = &mut Context::from_waker(Waker::noop());
         prop_assert!(matches!(outgoing.poll(&mut taken, cx), Poll::Ready(Ok(()))));
@@ -437,7 +465,7 @@ fn tells_how_long_a_body_would_be() {
             bodiless: head,
             ..Asked::NONSENSE
         };
-        let (mut outgoing, _) = answer(response, asked, &Date::new(&Timers::new()));
+        let (mut outgoing, _) = answer(response, None, asked, &Date::new(&Timers::new()));
         let mut taken = Taken(Vec::new());
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(outgoing.poll(&mut taken, cx).is_ready());
@@ -454,7 +482,7 @@ fn keeps_a_date() {
     response
         .headers_mut()
         .insert(DATE, HeaderValue::from_static("then"));
-    let (mut outgoing, _) = answer(response, Asked::NONSENSE, &Date::new(&Timers::new()));
+    let (mut outgoing, _) = answer(response, None, Asked::NONSENSE, &Date::new(&Timers::new()));
     let mut taken = Taken(Vec::new());
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(outgoing.poll(&mut taken, cx).is_ready());

@@ -3,21 +3,22 @@
 use std::mem::MaybeUninit;
 
 use http::{
-    HeaderMap, Response, StatusCode, Version,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    HeaderMap, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use httparse::{ParserConfig, Status};
 use hyper::body::{Buf as _, Bytes};
 
 use crate::proxy::{
-    h1::{Body, MAX_HEAD, MAX_HEADERS, Nonsense, all},
+    h1::{Body, Lines, MAX_HEAD, MAX_HEADERS, Nonsense, is},
     headers::{connection, list::items},
+    request::AnswerHead,
 };
 
 /// A head.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) response: Response<()>,
+    pub(super) answer: AnswerHead,
     pub(super) body: Body,
     /// Whether the connection outlives the answer.
     pub(super) keeps: bool,
@@ -50,32 +51,94 @@ pub(super) fn take(read: &mut Bytes, bodiless: bool) -> Result<Option<Head>, Non
             continue;
         }
         let old = parsed.version == Some(0);
-        let mut response = Response::new(());
-        *response.status_mut() = StatusCode::from_u16(code).map_err(|_| Nonsense::Header)?;
-        if old {
-            *response.version_mut() = Version::HTTP_10;
-        }
-        *response.headers_mut() = all(read, parsed.headers)?;
-        let (body, keeps) = body(&mut response, bodiless)?;
+        let lines = Lines::new(read.slice(..length), parsed.headers);
         read.advance(length);
-        return Ok(Some(Head {
-            response,
+        let status = StatusCode::from_u16(code).map_err(|_| Nonsense::Header)?;
+        return head(status, old, lines, bodiless).map(Some);
+    }
+}
+
+/// What an answer with these fields is.
+fn head(status: StatusCode, old: bool, mut lines: Lines, bodiless: bool) -> Result<Head, Nonsense> {
+    if lines.iter().any(|(name, _)| name.len() > LONGEST) {
+        return Err(Nonsense::Header);
+    }
+    let has_none = bodiless || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+    let mut answer = AnswerHead {
+        status,
+        version: match old {
+            true => Version::HTTP_10,
+            false => Version::HTTP_11,
+        },
+        map: HeaderMap::new(),
+        lines: None,
+    };
+    let plain = !old && status != StatusCode::SWITCHING_PROTOCOLS;
+    if let Some((body, keeps)) = plain.then(|| plain_body(&lines, has_none)).flatten() {
+        // Who has a body says how long it is anew.
+        let goes = |name: &[u8]| {
+            connection::is_of_this_hop(name) || (!has_none && is(name, &CONTENT_LENGTH))
+        };
+        lines.retain(|name, _| !goes(name));
+        answer.lines = Some(lines);
+        return Ok(Head {
+            answer,
             body,
             keeps,
-        }));
+        });
+    }
+    lines.add_to(&mut answer.map);
+    let (body, keeps) = body(&mut answer, has_none)?;
+    Ok(Head {
+        answer,
+        body,
+        keeps,
+    })
+}
+
+/// Most bytes of a name.
+const LONGEST: usize = u16::MAX as usize;
+
+/// How the body is framed, and whether the connection outlives it, where an answer says it as most
+/// do. None: it has to be looked at more closely.
+fn plain_body(lines: &Lines, has_none: bool) -> Option<(Body, bool)> {
+    let (mut length, mut chunked, mut keeps) = (None, false, true);
+    for (name, value) in lines.iter() {
+        // Few names are as long as these.
+        match name.len() {
+            10 if is(name, &CONNECTION) => {
+                keeps = !value.eq_ignore_ascii_case(b"close");
+                (!keeps || value.eq_ignore_ascii_case(b"keep-alive")).then_some(())?;
+            }
+            14 if is(name, &CONTENT_LENGTH) => {
+                let once = length.replace(digits(value).ok()?).is_none();
+                once.then_some(())?;
+            }
+            17 if is(name, &TRANSFER_ENCODING) => {
+                let once = !std::mem::replace(&mut chunked, true);
+                (once && value.eq_ignore_ascii_case(b"chunked")).then_some(())?;
+            }
+            _ => {}
+        }
+    }
+    match (length, chunked) {
+        (Some(_), true) => None,
+        _ if has_none => Some((Body::Ended, keeps)),
+        (None, true) => Some((Body::chunked(), keeps)),
+        (Some(length), false) => Some((Body::length(length), keeps)),
+        (None, false) => Some((Body::UntilClose, false)),
     }
 }
 
 /// How the body is framed, and whether the connection outlives it (RFC 9112, section 6.3).
-fn body(response: &mut Response<()>, bodiless: bool) -> Result<(Body, bool), Nonsense> {
-    let old = response.version() == Version::HTTP_10;
-    let status = response.status();
-    let keeps = !connection::is_last(response.version(), response.headers());
-    let headers = response.headers_mut();
-    if status == StatusCode::SWITCHING_PROTOCOLS {
+fn body(answer: &mut AnswerHead, has_none: bool) -> Result<(Body, bool), Nonsense> {
+    let old = answer.version == Version::HTTP_10;
+    let headers = &mut answer.map;
+    let keeps = !connection::is_last(answer.version, headers);
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok((Body::Ended, false));
     }
-    if bodiless || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+    if has_none {
         return Ok((Body::Ended, keeps));
     }
     if let Some(codings) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {
@@ -104,12 +167,8 @@ fn body(response: &mut Response<()>, bodiless: bool) -> Result<(Body, bool), Non
 fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Nonsense> {
     let mut said = None;
     let mut times = 0;
-    for digits in items(headers, &CONTENT_LENGTH) {
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(Nonsense::Length);
-        }
-        let digits = std::str::from_utf8(digits).map_err(|_| Nonsense::Length)?;
-        let length: u64 = digits.parse().map_err(|_| Nonsense::Length)?;
+    for item in items(headers, &CONTENT_LENGTH) {
+        let length = digits(item)?;
         if said.is_some_and(|said| said != length) {
             return Err(Nonsense::Length);
         }
@@ -122,4 +181,13 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Nonsense> {
         headers.insert(CONTENT_LENGTH, length.into());
     }
     Ok(said)
+}
+
+/// A length.
+fn digits(digits: &[u8]) -> Result<u64, Nonsense> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Nonsense::Length);
+    }
+    let digits = std::str::from_utf8(digits).map_err(|_| Nonsense::Length)?;
+    digits.parse().map_err(|_| Nonsense::Length)
 }

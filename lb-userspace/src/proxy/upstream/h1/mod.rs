@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Response};
+use http::Method;
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::io::ReadBuf;
 
@@ -24,7 +24,7 @@ use crate::proxy::{
     h1::{Body, Broken, Inbox, Outgoing},
     io::Stream,
     local::Scratch,
-    request::{BodyError, RequestBody, RequestHead},
+    request::{AnswerHead, BodyError, RequestBody, RequestHead},
 };
 
 /// The connection.
@@ -96,7 +96,7 @@ impl H1 {
         asked: &RequestHead,
         body: RequestBody,
         over: impl Fn(&mut Context<'_>) -> Poll<()>,
-    ) -> Result<Response<()>, Unanswered> {
+    ) -> Result<AnswerHead, Unanswered> {
         let wire = &mut *self.wire;
         wire.outgoing = request(asked, body);
         let bodiless = asked.method == Method::HEAD;
@@ -153,7 +153,7 @@ impl Wire {
         &mut self,
         bodiless: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<()>, Unanswered>> {
+    ) -> Poll<Result<AnswerHead, Unanswered>> {
         loop {
             if ready!(self.fill(cx))? == 0 {
                 let closed = io::ErrorKind::UnexpectedEof;
@@ -161,13 +161,13 @@ impl Wire {
             }
             if let Some(head) = head::take(&mut self.inbox.bytes, bodiless)? {
                 let Head {
-                    response,
+                    answer,
                     body,
                     keeps,
                 } = head;
                 self.body = body;
                 self.keeps = keeps;
-                return Poll::Ready(Ok(response));
+                return Poll::Ready(Ok(answer));
             }
         }
     }

@@ -3,12 +3,12 @@
 use bytes::{BufMut as _, BytesMut};
 use http::{
     HeaderValue, Method,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
 };
 use hyper::body::Body as _;
 
 use crate::proxy::{
-    h1::{Framing, Outgoing, announced, put},
+    h1::{Framing, Outgoing, announced, put, put_length},
     request::{RequestBody, RequestHead},
 };
 
@@ -31,18 +31,21 @@ pub(super) fn request(asked: &RequestHead, body: RequestBody) -> Outgoing<Reques
     let body = match (body.is_end_stream(), body.size_hint().exact()) {
         (true, _) | (_, Some(0)) => {
             if has_length(asked) {
-                put(&mut head, &CONTENT_LENGTH, &HeaderValue::from_static("0"));
+                put_length(&mut head, 0);
             }
             None
         }
         (_, Some(bytes)) => {
-            put(&mut head, &CONTENT_LENGTH, &bytes.into());
+            put_length(&mut head, bytes);
             Some((body, Framing::Length(bytes)))
         }
         (_, None) => {
-            let chunked = HeaderValue::from_static("chunked");
-            put(&mut head, &TRANSFER_ENCODING, &chunked);
-            Some((body, Framing::Chunks(announced(&asked.headers))))
+            let announces = asked.headers.get_all(TRAILER).iter();
+            put(&mut head, TRANSFER_ENCODING, "chunked");
+            Some((
+                body,
+                Framing::Chunks(announced(announces.map(HeaderValue::as_bytes))),
+            ))
         }
     };
     head.put(&b"\r\n"[..]);

@@ -4,7 +4,7 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{
     HeaderMap, Method, Request,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, HOST},
 };
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
@@ -19,6 +19,7 @@ use super::*;
 use crate::proxy::{
     backend::Backend,
     h1::messages::{cut, message, or_not_quite},
+    headers::connection::strip_response,
     sticky::SessionKey,
 };
 
@@ -70,7 +71,7 @@ async fn weir(address: SocketAddr, method: Method) -> (Option<Made>, bool) {
     let answer = h1
         .exchange(&asked, RequestBody::Empty, |_| Poll::Pending)
         .await;
-    let Ok(answer) = answer else {
+    let Ok(mut answer) = answer else {
         return (None, false);
     };
     let exact = h1.size_hint().exact();
@@ -90,8 +91,8 @@ async fn weir(address: SocketAddr, method: Method) -> (Option<Made>, bool) {
     }
     assert!(body.is_none() || h1.is_end_stream());
     let made = Made {
-        status: answer.status().as_u16(),
-        headers: answer.headers().clone(),
+        status: answer.status.as_u16(),
+        headers: std::mem::take(answer.headers()),
         body,
     };
     (Some(made), h1.is_free())
@@ -127,22 +128,16 @@ fn both(pieces: Vec<Vec<u8>>, method: &Method) -> (Option<Made>, Option<Made>, b
         let (mut ours, free) = weir(address, method.clone()).await;
         let mut theirs = hyper(address, method.clone()).await;
         for made in [&mut ours, &mut theirs].into_iter().flatten() {
-            without_doubts(&mut made.headers);
+            without_framing(&mut made.headers);
         }
         (ours, theirs, free)
     })
 }
 
-/// Takes away what hyper leaves for others to take away: a length beside a coding, or twice.
-fn without_doubts(headers: &mut HeaderMap) {
-    let coded = headers.contains_key(TRANSFER_ENCODING);
-    let length = headers.get(CONTENT_LENGTH).cloned();
+/// Takes away what is of the hop, and what is told by the body.
+fn without_framing(headers: &mut HeaderMap) {
+    strip_response(headers);
     headers.remove(CONTENT_LENGTH);
-    if let Some(length) = length
-        && !coded
-    {
-        headers.insert(CONTENT_LENGTH, length);
-    }
 }
 
 /// Answers as they may be, good and bad, of parts that matter.
