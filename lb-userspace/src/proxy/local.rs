@@ -10,6 +10,7 @@ use std::{
 use super::{
     backend::Backend,
     date::Date,
+    h1::Desk,
     snapshot::{Pool, Service},
     stats::ServiceCell,
     timers::Timers,
@@ -29,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) date: Date,
     /// See [`Scratch`].
     pub(crate) scratch: Scratch,
+    /// Where they read HTTP/1 to.
+    pub(crate) desk: Desk,
     /// Connections of clients.
     pub(crate) links: Cell<usize>,
     upstreams: RefCell<HashMap<*const Backend, Rc<Upstream>>>,
@@ -65,6 +68,7 @@ impl Worker {
             date: Date::new(&timers),
             timers,
             scratch: Rc::new(RefCell::new(vec![0; 16 * 1024].into())),
+            desk: Desk::default(),
             links: Cell::new(0),
             upstreams: RefCell::default(),
         })
@@ -99,7 +103,7 @@ impl Worker {
                     plan.clone(),
                     self.number,
                     self.timers.clone(),
-                    self.scratch.clone(),
+                    self.desk.clone(),
                 )
             });
             upstream.set_pool(plan);

@@ -1,20 +1,48 @@
 //! What was read of a connection ahead of its use.
 
 use std::{
+    cell::RefCell,
     io,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::ReadBuf;
 
-use crate::proxy::{io::Stream, local::Scratch};
+use crate::proxy::io::Stream;
 
 /// A body of which more than this is to come at once is read to where it stays.
 const LARGE: u64 = 4096;
 
 /// Least and most that is read at once of a large body.
-const PIECES: (usize, usize) = (8 * 1024, 64 * 1024);
+const PIECES: (usize, usize) = (8 * 1024, 256 * 1024);
+
+/// Most bytes that are read at once of what may be of any length.
+const AT_ONCE: usize = 16 * 1024;
+
+/// Bytes that are not copied to where they take no more memory than they need: to copy more costs
+/// more than memory does that is given back soon.
+const LONG: usize = 2048;
+
+/// Where a worker's connections read to. What is long stays there.
+#[derive(Clone, Default)]
+pub(crate) struct Desk(Rc<RefCell<BytesMut>>);
+
+impl Desk {
+    fn poll_read(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let buffer = &mut *self.0.borrow_mut();
+        buffer.reserve(AT_ONCE);
+        let count = ready!(stream.poll_read_into(cx, buffer))?;
+        Poll::Ready(Ok(match count {
+            LONG.. => buffer.split().freeze(),
+            _ => {
+                let copy = Bytes::copy_from_slice(buffer);
+                buffer.clear();
+                copy
+            }
+        }))
+    }
+}
 
 /// Bytes that were read and not looked at.
 #[derive(Default)]
@@ -39,7 +67,7 @@ impl Inbox {
     pub(crate) fn poll_fill(
         &mut self,
         stream: &mut Stream,
-        scratch: &Scratch,
+        desk: &Desk,
         expected: u64,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
@@ -51,16 +79,13 @@ impl Inbox {
             self.bytes = piece.freeze();
             count
         } else {
-            // Heads and small bodies take no more memory than they have bytes.
-            let mut scratch = scratch.borrow_mut();
-            let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(stream.poll_read(cx, &mut buffer))?;
-            let more = buffer.filled();
+            let more = ready!(desk.poll_read(stream, cx))?;
+            let count = more.len();
             self.bytes = match self.bytes.is_empty() {
-                true => Bytes::copy_from_slice(more),
-                false => behind(std::mem::take(&mut self.bytes), more),
+                true => more,
+                false => behind(std::mem::take(&mut self.bytes), &more),
             };
-            more.len()
+            count
         };
         self.last = count;
         Poll::Ready(Ok(count))

@@ -14,7 +14,7 @@ mod outgoing;
 pub(crate) use self::{
     body::Body,
     fields::{announced, put, put_length, value},
-    inbox::Inbox,
+    inbox::{Desk, Inbox},
     lines::{Lines, is},
     outgoing::{Broken, Framing, Outgoing, Sink},
 };

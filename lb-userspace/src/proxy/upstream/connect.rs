@@ -101,7 +101,7 @@ impl Upstream {
         let (stream, two) = self.connect(caller).await?;
         self.two.set(two);
         if !two {
-            let mut h1 = H1::new(stream, held, &self.scratch);
+            let mut h1 = H1::new(stream, held, &self.desk);
             h1.caller = caller.map(Rc::downgrade);
             return Ok(Lease::H1(h1, self.clone()));
         }

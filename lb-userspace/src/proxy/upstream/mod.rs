@@ -21,8 +21,7 @@ use tokio::sync::Notify;
 pub(crate) use self::{caller::Caller, connect::ConnectError, h1::H1, h2::H2};
 use super::{
     backend::{Backend, Held},
-    h1::Nonsense,
-    local::Scratch,
+    h1::{Desk, Nonsense},
     request::BodyError,
     snapshot::Pool,
     stats::BackendCell,
@@ -42,7 +41,7 @@ pub(crate) struct Upstream {
     two: Cell<bool>,
     worker: usize,
     timers: Rc<Timers>,
-    scratch: Scratch,
+    desk: Desk,
     /// HTTP/1 connections without a request, the last used last.
     idle: RefCell<Vec<H1>>,
     /// HTTP/2 connections.
@@ -93,7 +92,7 @@ impl Upstream {
         pool: Arc<Pool>,
         worker: usize,
         timers: Rc<Timers>,
-        scratch: Scratch,
+        desk: Desk,
     ) -> Rc<Self> {
         Rc::new(Self {
             backend,
@@ -102,7 +101,7 @@ impl Upstream {
             manner: Cell::new(0),
             worker,
             timers,
-            scratch,
+            desk,
             idle: RefCell::default(),
             shared: RefCell::default(),
             judged: Cell::new(0),

@@ -12,9 +12,8 @@ use hyper::body::Frame;
 
 use crate::proxy::{
     client::Link,
-    h1::{Body, Inbox, Sink},
+    h1::{Body, Desk, Inbox, Sink},
     io::{Stream, Traffic},
-    local::Scratch,
     request::BodyError,
 };
 
@@ -25,7 +24,7 @@ const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) struct Wire {
     inner: RefCell<Inner>,
     traffic: Rc<Traffic>,
-    scratch: Scratch,
+    desk: Desk,
 }
 
 /// Borrowed for no longer than a read or a write takes.
@@ -60,7 +59,7 @@ impl Wire {
                 upload: Upload::Ended,
             }),
             traffic: link.traffic.clone(),
-            scratch: link.worker.scratch.clone(),
+            desk: link.worker.desk.clone(),
         })
     }
 
@@ -79,7 +78,7 @@ impl Wire {
     pub(super) fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.inner
             .borrow_mut()
-            .poll_fill(0, &self.scratch, &self.traffic, cx)
+            .poll_fill(0, &self.desk, &self.traffic, cx)
     }
 
     /// Reads ahead while nobody else does: for whether the client is still there. Ready: it is not.
@@ -88,7 +87,7 @@ impl Wire {
         if inner.upload != Upload::Ended || !inner.inbox.bytes.is_empty() {
             return Poll::Pending;
         }
-        match inner.poll_fill(0, &self.scratch, &self.traffic, cx) {
+        match inner.poll_fill(0, &self.desk, &self.traffic, cx) {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
         }
@@ -115,7 +114,7 @@ impl Wire {
                     return true;
                 }
                 Ok(Some(_)) => {}
-                Ok(None) => match inner.poll_fill(0, &self.scratch, &self.traffic, cx) {
+                Ok(None) => match inner.poll_fill(0, &self.desk, &self.traffic, cx) {
                     Poll::Ready(Ok(more @ 1..)) => read += more,
                     _ => return false,
                 },
@@ -153,7 +152,7 @@ impl Wire {
                 return Poll::Ready(Ok(None));
             }
             let expected = body.expected();
-            let more = inner.poll_fill(expected, &self.scratch, &self.traffic, cx);
+            let more = inner.poll_fill(expected, &self.desk, &self.traffic, cx);
             if ready!(more).map_err(broken)? == 0 {
                 return Poll::Ready(Err(BodyError::Client));
             }
@@ -165,14 +164,14 @@ impl Inner {
     fn poll_fill(
         &mut self,
         expected: u64,
-        scratch: &Scratch,
+        desk: &Desk,
         traffic: &Traffic,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(Ok(0));
         };
-        let read = ready!(self.inbox.poll_fill(stream, scratch, expected, cx));
+        let read = ready!(self.inbox.poll_fill(stream, desk, expected, cx));
         traffic.touch();
         Poll::Ready(read)
     }

@@ -21,9 +21,8 @@ use self::{head::Head, request::request};
 use super::{Caller, Unanswered};
 use crate::proxy::{
     backend::Held,
-    h1::{Body, Broken, Inbox, Outgoing},
+    h1::{Body, Broken, Desk, Inbox, Outgoing},
     io::Stream,
-    local::Scratch,
     request::{AnswerHead, BodyError, RequestBody, RequestHead},
 };
 
@@ -48,12 +47,12 @@ struct Wire {
     body: Body,
     /// Whether it may serve another request.
     keeps: bool,
-    scratch: Scratch,
+    desk: Desk,
 }
 
 impl H1 {
     /// A fresh connection.
-    pub(crate) fn new(stream: Stream, held: Held, scratch: &Scratch) -> H1 {
+    pub(crate) fn new(stream: Stream, held: Held, desk: &Desk) -> H1 {
         H1 {
             wire: Box::new(Wire {
                 stream,
@@ -61,7 +60,7 @@ impl H1 {
                 inbox: Inbox::default(),
                 body: Body::Ended,
                 keeps: true,
-                scratch: scratch.clone(),
+                desk: desk.clone(),
             }),
             reused: false,
             caller: None,
@@ -214,7 +213,7 @@ impl Wire {
     /// Reads more behind what is there: how many bytes, none at the connection's end.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Unanswered>> {
         let expected = self.body.expected();
-        let filled = (self.inbox).poll_fill(&mut self.stream, &self.scratch, expected, cx);
+        let filled = (self.inbox).poll_fill(&mut self.stream, &self.desk, expected, cx);
         filled.map_err(Unanswered::Io)
     }
 }

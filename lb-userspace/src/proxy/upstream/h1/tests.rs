@@ -1,6 +1,6 @@
 //! The same answers to Weir's client and to hyper's: both must make the same of them.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{
     HeaderMap, Method, Request,
@@ -59,9 +59,8 @@ async fn weir(address: SocketAddr, method: Method) -> (Option<Made>, bool) {
     let token = SessionKey::new(HashKey([1, 2])).token("pool", "name");
     let backend = Backend::new("pool", "name", address, 1, token);
     let held = Held::connection(&Arc::new(backend));
-    let scratch = Rc::new(RefCell::new(vec![0; 16 * 1024].into()));
     let tcp = TcpStream::connect(address).await.unwrap();
-    let mut h1 = H1::new(Stream::Plain(tcp), held, &scratch);
+    let mut h1 = H1::new(Stream::Plain(tcp), held, &Desk::default());
     let mut asked = RequestHead {
         method,
         uri: "/".parse().unwrap(),
