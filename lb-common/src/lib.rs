@@ -13,6 +13,7 @@ pub mod front;
 pub mod full_nat;
 pub mod generate;
 pub mod hash;
+pub mod icmp;
 #[cfg(feature = "alloc")]
 pub mod maglev;
 #[cfg(feature = "alloc")]

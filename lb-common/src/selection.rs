@@ -58,6 +58,38 @@ pub(crate) fn choose<T: Tables>(
     }
 }
 
+/// The backend that has the flow of a `nat` or `dsr` packet, which its client may not have sent:
+/// nothing is noted, and nothing begins.
+///
+/// # Errors
+///
+/// [`Stop::Pass`] where there is no such flow, or why nothing of it can be sent.
+#[inline(always)]
+pub(crate) fn held<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    index: u32,
+    service: &Service,
+) -> Result<u32, Stop> {
+    let hash = hash(tables, packet, service);
+    let slot = slot(tables, service, hash).ok_or(Stop::Drop(index, Reason::NoBackend))?;
+    let remembered = match slot.track() {
+        true => {
+            let now = tables.tick();
+            let look = |flow: &mut Flow| is_live(flow, service, index, now).then_some(flow.backend);
+            tables.with_flow(&packet.flow_key(), look).flatten()
+        }
+        false => None,
+    };
+    let base = || base(tables, service, places(tables, packet, service, hash));
+    let id = match owner(packet.protocol, slot, remembered, base) {
+        Owner::Slot(id) | Owner::Remembered(id) | Owner::Base(id) => id,
+        Owner::Nobody => return Err(Stop::Pass),
+    };
+    living(tables, index, id)?;
+    Ok(id)
+}
+
 /// Who has an open flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -86,6 +118,23 @@ pub fn owner(
         (true, None) if protocol == TCP => Owner::Base(base()),
         (true, None) => Owner::Nobody,
     }
+}
+
+/// Whether a flow's backend can be sent anything.
+///
+/// # Errors
+///
+/// [`Reason::NoBackend`] or [`Reason::BackendDead`].
+#[inline(always)]
+pub(crate) fn living<T: Tables>(tables: &T, index: u32, id: u32) -> Result<(), Stop> {
+    let reason = match tables.backend(id) {
+        Some(backend) if id != 0 && backend.family != 0 => match backend.dead() {
+            false => return Ok(()),
+            true => Reason::BackendDead,
+        },
+        _ => Reason::NoBackend,
+    };
+    Err(Stop::Drop(index, reason))
 }
 
 /// The backend of a new flow: the service's algorithm.

@@ -2,12 +2,14 @@
 //!
 //! parse, find the service, pick a backend by the flow's slot, find the way there, rewrite,
 //! count. What comes back from backends is found by its source (`nat`) or its flow
-//! (`full-nat`) and gets the VIP back. Everything else is the kernel's.
+//! (`full-nat`) and gets the VIP back. An ICMP error goes the way of what would answer the
+//! packet that it is about: [`crate::icmp`]. Everything else is the kernel's.
 
 use crate::{
     abi::{Backend, FlowKey, IPV4, NextHop, Service, algorithm, backend_flags, features, mode},
     frame::Frame,
     full_nat,
+    icmp::{Quote, translate_error},
     packet::{Packet, Parsed, parse},
     reason::Reason,
     rewrite::{Endpoint, readdress, translate},
@@ -31,6 +33,8 @@ pub enum Verdict {
     /// It goes nowhere, counted, and its sender is told: give the unchanged frame to
     /// [`crate::answer::answer`]. Apart for the same reason.
     Answer,
+    /// It is ICMP: give the unchanged frame to [`crate::icmp::pass_on`]. Apart likewise.
+    Icmp,
 }
 
 /// Where a frame leaves.
@@ -53,6 +57,8 @@ pub enum Stop {
     Answer(u32, Reason),
     /// Its flow is to be made first; nothing was changed.
     Open,
+    /// It is ICMP; nothing was changed.
+    Icmp,
 }
 
 /// Decides about a frame, and changes it where it is to be sent.
@@ -64,12 +70,10 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
             true => Err(Stop::Drop(0, reason)),
             false => Err(Stop::Pass),
         },
+        Parsed::Icmp => Err(Stop::Icmp),
         Parsed::Other => Err(Stop::Pass),
     };
-    match sent {
-        Ok(exit) => Verdict::Send(exit),
-        Err(stopped) => stop(tables, stopped),
-    }
+    verdict(tables, sent)
 }
 
 /// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`], and sends the frame on.
@@ -83,22 +87,25 @@ pub fn open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     };
     let sent = match tables.service(index) {
         Some(service) => full_nat::open(tables, &packet, index, service).and_then(|target| {
-            let sent = forward(frame, tables, &packet, index, service, target);
+            let sent = forward(frame, tables, (&packet, None), index, service, target);
             sent.map_err(|reason| Stop::Drop(index, reason))
         }),
         None => Err(Stop::Drop(index, Reason::Inconsistent)),
     };
-    match sent {
-        Ok(exit) => Verdict::Send(exit),
-        Err(stopped) => stop(tables, stopped),
-    }
+    verdict(tables, sent)
 }
 
+/// The verdict on a frame that was sent or not; a drop is counted.
 #[inline(always)]
-fn stop<T: Tables>(tables: &T, stop: Stop) -> Verdict {
+pub(crate) fn verdict<T: Tables>(tables: &T, sent: Result<Exit, Stop>) -> Verdict {
+    let stop = match sent {
+        Ok(exit) => return Verdict::Send(exit),
+        Err(stop) => stop,
+    };
     match stop {
         Stop::Pass => Verdict::Pass,
         Stop::Open => Verdict::Open,
+        Stop::Icmp => Verdict::Icmp,
         Stop::Drop(service, reason) => {
             tables.count_dropped(service, reason);
             Verdict::Drop(reason)
@@ -128,18 +135,18 @@ fn steer_packet<F: Frame, T: Tables>(
                 source: None,
             },
         };
-        return forward(frame, tables, packet, index, service, target).map_err(stop);
+        return forward(frame, tables, (packet, None), index, service, target).map_err(stop);
     }
     let features = tables.features();
     if features & features::NAT != 0
         && let Some(index) = tables.return_service(&packet.return_key())
     {
-        return backward(frame, tables, packet, index, None);
+        return backward(frame, tables, (packet, None), index, None);
     }
     if features & features::FULL_NAT != 0
         && let Some((index, client)) = full_nat::client_of(tables, packet)
     {
-        return backward(frame, tables, packet, index, Some(client));
+        return backward(frame, tables, (packet, None), index, Some(client));
     }
     Err(Stop::Pass)
 }
@@ -153,12 +160,15 @@ pub(crate) struct Target {
     pub(crate) source: Option<Endpoint>,
 }
 
-/// A packet from a client, to its backend.
+/// A packet, and if it is an ICMP error, what it quotes.
+pub(crate) type Subject<'a> = (&'a Packet, Option<&'a Quote>);
+
+/// A packet from a client, or an error about an answer to one, to its backend.
 #[inline(always)]
-fn forward<F: Frame, T: Tables>(
+pub(crate) fn forward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: &Packet,
+    (packet, quote): Subject<'_>,
     index: u32,
     service: &Service,
     target: Target,
@@ -169,19 +179,21 @@ fn forward<F: Frame, T: Tables>(
     let bytes = frame.length();
     if service.mode != mode::DSR {
         may_route(packet)?;
-        translate(frame, packet, target.source, Some(backend.endpoint()))?;
+        let destination = Some(backend.endpoint());
+        rewrite(frame, (packet, quote), target.source, destination)?;
     }
     readdress(frame, packet, &hop)?;
     tables.count_forwarded(index, target.backend, bytes, packet.opens());
     Ok(hop.exit())
 }
 
-/// A packet from a backend, to the client that saw the service's VIP.
+/// A packet from a backend, or an error about one to it, to the client that saw the service's
+/// VIP.
 #[inline(always)]
-fn backward<F: Frame, T: Tables>(
+pub(crate) fn backward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: &Packet,
+    (packet, quote): Subject<'_>,
     index: u32,
     client: Option<Endpoint>,
 ) -> Result<Exit, Stop> {
@@ -205,9 +217,24 @@ fn backward<F: Frame, T: Tables>(
     };
     fits(frame, packet, &hop).map_err(stop)?;
     may_route(packet).map_err(stop)?;
-    translate(frame, packet, Some(service.endpoint()), client).map_err(stop)?;
+    let source = Some(service.endpoint());
+    rewrite(frame, (packet, quote), source, client).map_err(stop)?;
     readdress(frame, packet, &hop).map_err(stop)?;
     Ok(hop.exit())
+}
+
+/// See [`translate`] and [`translate_error`].
+#[inline(always)]
+fn rewrite<F: Frame>(
+    frame: &mut F,
+    (packet, quote): Subject<'_>,
+    source: Option<Endpoint>,
+    destination: Option<Endpoint>,
+) -> Result<(), Reason> {
+    match quote {
+        None => translate(frame, packet, source, destination),
+        Some(quote) => translate_error(frame, packet, quote, source, destination),
+    }
 }
 
 /// The backend with an id that a table holds.

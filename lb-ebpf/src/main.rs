@@ -15,8 +15,9 @@ mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
-    abi::program::{ANSWER, OPEN, STEER},
+    abi::program::{ANSWER, ICMP, OPEN, STEER},
     answer::answer,
+    icmp::pass_on,
     reason::Reason,
     steer::{Verdict, open, steer},
     tables::Tables as _,
@@ -51,6 +52,14 @@ pub(crate) fn weir_answer(context: XdpContext) -> u32 {
     }
 }
 
+/// What [`weir`] hands on because it is ICMP.
+#[xdp]
+pub(crate) fn weir_icmp(context: XdpContext) -> u32 {
+    let tables = KernelTables::new(&context);
+    let verdict = pass_on(&mut XdpFrame::new(&context), &tables);
+    act(&context, &tables, verdict, STEER)
+}
+
 /// The action for a verdict. `open`: the program that is to make the packet's flow, or knows it.
 #[inline(always)]
 fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: u32) -> u32 {
@@ -64,6 +73,7 @@ fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: 
             .unwrap_or_else(|_| lost(tables)),
         Verdict::Open => hand_on(context, tables, open),
         Verdict::Answer => hand_on(context, tables, ANSWER),
+        Verdict::Icmp => hand_on(context, tables, ICMP),
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop(_reason) => {
             #[cfg(feature = "log")]

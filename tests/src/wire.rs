@@ -2,6 +2,7 @@
 
 mod case;
 mod counts;
+mod error;
 mod hosts;
 mod maps;
 mod packet;
@@ -10,7 +11,8 @@ mod setting;
 mod world;
 
 pub use case::{Case, Side, Verdict, check_sums, same, went_out};
-pub use counts::{Counts, dropped};
+pub use counts::{Counts, dropped, forwarded};
+pub use error::IcmpError;
 pub use hosts::{
     CLIENT, CLIENT_MAC, FAMILIES, Host, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, NOWHERE, OUTSIDE,
     ROUTED, SOURCE, UNREACHABLE, VIP, backend, client, source, vip,

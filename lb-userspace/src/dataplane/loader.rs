@@ -44,10 +44,11 @@ pub static FRAMES_OBJECT: &[u8] =
 pub(crate) const PROGRAM: &str = "weir";
 
 /// All programs, by their index in the map `PROGRAMS`.
-const PROGRAMS: [(u32, &str); 3] = [
+const PROGRAMS: [(u32, &str); 4] = [
     (program::STEER, PROGRAM),
     (program::OPEN, "weir_open"),
     (program::ANSWER, "weir_answer"),
+    (program::ICMP, "weir_icmp"),
 ];
 
 /// Every map, by what it holds.

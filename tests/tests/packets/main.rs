@@ -4,6 +4,7 @@
 mod choices;
 mod drops;
 mod equivalence;
+mod icmp;
 mod malformed;
 mod modes;
 mod passing;
