@@ -486,8 +486,10 @@ pub mod program {
     pub const OPEN: u32 = 1;
     /// The program `weir_answer`.
     pub const ANSWER: u32 = 2;
+    /// The program `weir_aside`.
+    pub const ASIDE: u32 = 3;
     /// The program `weir_icmp`.
-    pub const ICMP: u32 = 3;
+    pub const ICMP: u32 = 4;
 }
 
 /// What the benchmarks' programs share with their driver.

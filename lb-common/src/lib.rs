@@ -7,6 +7,7 @@ extern crate alloc;
 
 pub mod abi;
 pub mod answer;
+pub mod aside;
 pub mod checksum;
 pub mod frame;
 pub mod front;

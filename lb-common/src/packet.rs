@@ -93,8 +93,8 @@ pub enum Parsed {
     /// other, so that the compiler keeps each of its words in one piece: a word that is written
     /// in parts and read as a whole has the CPU wait.
     Odd(Packet, Reason),
-    /// ICMP, not fragmented: [`parse_icmp`] reads it.
-    Icmp,
+    /// ICMP: [`parse_icmp`] reads it.
+    Aside,
     /// None of these: the kernel's.
     Other,
 }
@@ -165,9 +165,9 @@ fn parse_ipv4<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
         fragment,
     } = ip;
     if packet.protocol != TCP && packet.protocol != UDP {
-        return match packet.protocol == ICMP && fragment & FRAGMENTED == 0 {
-            true => Parsed::Icmp,
-            false => Parsed::Other,
+        return match packet.protocol {
+            ICMP => Parsed::Aside,
+            _ => Parsed::Other,
         };
     }
     if fragment & FRAGMENTED != 0 {
@@ -210,7 +210,7 @@ fn parse_ipv6<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
     };
     match ip.packet.protocol {
         TCP | UDP => parse_l4(frame, ip.packet, ip.end),
-        ICMPV6 => Parsed::Icmp,
+        ICMPV6 => Parsed::Aside,
         44 => Parsed::Odd(ip.packet, Reason::Fragment),
         // Hop-by-hop, routing, authentication, destination options, mobility (RFC 7045).
         0 | 43 | 51 | 60 | 135 => Parsed::Odd(ip.packet, Reason::ExtensionHeader),

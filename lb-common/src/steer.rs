@@ -33,6 +33,8 @@ pub enum Verdict {
     /// It goes nowhere, counted, and its sender is told: give the unchanged frame to
     /// [`crate::answer::answer`]. Apart for the same reason.
     Answer,
+    /// It is no ordinary packet: give the unchanged frame to [`crate::aside::aside`]. Apart likewise.
+    Aside,
     /// It is ICMP: give the unchanged frame to [`crate::icmp::pass_on`]. Apart likewise.
     Icmp,
 }
@@ -57,8 +59,8 @@ pub enum Stop {
     Answer(u32, Reason),
     /// Its flow is to be made first; nothing was changed.
     Open,
-    /// It is ICMP; nothing was changed.
-    Icmp,
+    /// It is no ordinary packet; nothing was changed.
+    Aside,
 }
 
 /// Decides about a frame, and changes it where it is to be sent.
@@ -66,11 +68,7 @@ pub enum Stop {
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let sent = match parse(frame) {
         Parsed::Packet(packet) => steer_packet(frame, tables, &packet),
-        Parsed::Odd(packet, reason) => match tables.is_vip(&packet.address_key()) {
-            true => Err(Stop::Drop(0, reason)),
-            false => Err(Stop::Pass),
-        },
-        Parsed::Icmp => Err(Stop::Icmp),
+        Parsed::Odd(..) | Parsed::Aside => Err(Stop::Aside),
         Parsed::Other => Err(Stop::Pass),
     };
     verdict(tables, sent)
@@ -105,7 +103,7 @@ pub(crate) fn verdict<T: Tables>(tables: &T, sent: Result<Exit, Stop>) -> Verdic
     match stop {
         Stop::Pass => Verdict::Pass,
         Stop::Open => Verdict::Open,
-        Stop::Icmp => Verdict::Icmp,
+        Stop::Aside => Verdict::Aside,
         Stop::Drop(service, reason) => {
             tables.count_dropped(service, reason);
             Verdict::Drop(reason)

@@ -15,8 +15,9 @@ mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
-    abi::program::{ANSWER, ICMP, OPEN, STEER},
+    abi::program::{ANSWER, ASIDE, ICMP, OPEN, STEER},
     answer::answer,
+    aside::aside,
     icmp::pass_on,
     reason::Reason,
     steer::{Verdict, open, steer},
@@ -52,7 +53,15 @@ pub(crate) fn weir_answer(context: XdpContext) -> u32 {
     }
 }
 
-/// What [`weir`] hands on because it is ICMP.
+/// What [`weir`] hands on because it is no ordinary packet.
+#[xdp]
+pub(crate) fn weir_aside(context: XdpContext) -> u32 {
+    let tables = KernelTables::new(&context);
+    let verdict = aside(&mut XdpFrame::new(&context), &tables);
+    act(&context, &tables, verdict, STEER)
+}
+
+/// What [`weir_aside`] hands on: ICMP.
 #[xdp]
 pub(crate) fn weir_icmp(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context);
@@ -73,6 +82,7 @@ fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: 
             .unwrap_or_else(|_| lost(tables)),
         Verdict::Open => hand_on(context, tables, open),
         Verdict::Answer => hand_on(context, tables, ANSWER),
+        Verdict::Aside => hand_on(context, tables, ASIDE),
         Verdict::Icmp => hand_on(context, tables, ICMP),
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop(_reason) => {

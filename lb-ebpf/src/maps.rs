@@ -134,4 +134,4 @@ pub(crate) static DROPS: PerCpuArray<u64, 131_104> = PerCpuArray::new();
 
 /// The programs, by `lb_common::abi::program`, to hand packets on to.
 #[btf_map]
-pub(crate) static PROGRAMS: ProgramArray<4> = ProgramArray::new();
+pub(crate) static PROGRAMS: ProgramArray<5> = ProgramArray::new();

@@ -6,6 +6,7 @@ use etherparse::{
     icmpv4::{DestUnreachableHeader, TimeExceededCode},
 };
 use lb_common::{
+    aside::aside,
     icmp::pass_on,
     memory::Memory,
     steer::{Exit, Verdict, steer},
@@ -86,7 +87,8 @@ fn error(
     let quote = &quoted[14..42];
     let written = builder.icmpv4(kind).write(&mut frame, quote);
     written.expect("writing to memory");
-    assert_eq!(steer(&mut frame, tables), Verdict::Icmp);
+    assert_eq!(steer(&mut frame, tables), Verdict::Aside);
+    assert_eq!(aside(&mut frame, tables), Verdict::Icmp);
     match pass_on(&mut frame, tables) {
         Verdict::Send(Exit { ifindex, .. }) if ifindex == side => Ok(read(&frame)),
         verdict => Err(verdict),

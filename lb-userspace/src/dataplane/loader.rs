@@ -44,10 +44,11 @@ pub static FRAMES_OBJECT: &[u8] =
 pub(crate) const PROGRAM: &str = "weir";
 
 /// All programs, by their index in the map `PROGRAMS`.
-const PROGRAMS: [(u32, &str); 4] = [
+const PROGRAMS: [(u32, &str); 5] = [
     (program::STEER, PROGRAM),
     (program::OPEN, "weir_open"),
     (program::ANSWER, "weir_answer"),
+    (program::ASIDE, "weir_aside"),
     (program::ICMP, "weir_icmp"),
 ];
 

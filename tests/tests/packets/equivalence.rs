@@ -11,6 +11,7 @@ use lb_common::{
         ring_of,
     },
     answer::answer,
+    aside::aside,
     hash::HashKey,
     icmp::pass_on,
     memory::Memory,
@@ -46,6 +47,9 @@ fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
     if verdict == Verdict::Open {
         verdict = open(frame, memory);
     }
+    if verdict == Verdict::Aside {
+        verdict = aside(frame, memory);
+    }
     if verdict == Verdict::Icmp {
         verdict = pass_on(frame, memory);
     }
@@ -55,7 +59,7 @@ fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
         Verdict::Send(_) => XDP_REDIRECT,
         Verdict::Answer if answer(frame, memory) => XDP_TX,
         Verdict::Answer | Verdict::Drop(_) => XDP_DROP,
-        Verdict::Open | Verdict::Icmp => panic!("nobody hands it on again"),
+        Verdict::Open | Verdict::Aside | Verdict::Icmp => panic!("nobody hands it on again"),
     }
 }
 
