@@ -1,8 +1,9 @@
 //! What is no ordinary packet: sorted out apart, so that ordinary ones do not pay for it.
 
 use crate::{
+    fragment::follow,
     frame::Frame,
-    packet::{Packet, Parsed, parse},
+    packet::{Packet, Parsed, parse, parse_fragment},
     reason::Reason,
     steer::{Stop, Verdict, verdict},
     tables::Tables,
@@ -11,9 +12,12 @@ use crate::{
 /// Decides about a frame for which [`crate::steer::steer`] gave [`Verdict::Aside`].
 #[inline(always)]
 pub fn aside<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    match parse(frame) {
-        Parsed::Odd(packet, reason) => verdict(tables, Err(odd(tables, &packet, reason))),
-        _ => Verdict::Icmp,
+    if let Parsed::Odd(packet, reason) = parse(frame) {
+        return verdict(tables, Err(odd(tables, &packet, reason)));
+    }
+    match parse_fragment(frame) {
+        Some(fragment) => verdict(tables, follow(frame, tables, &fragment)),
+        None => Verdict::Icmp,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     reason::Reason,
     rewrite::{Endpoint, address_delta, translate_ip},
     selection,
-    steer::{Exit, Stop, Target, Verdict, backward, forward, verdict},
+    steer::{Exit, Stop, Subject, Target, Verdict, backward, forward, verdict},
     tables::Tables,
 };
 
@@ -81,7 +81,7 @@ fn send<F: Frame, T: Tables>(
     packet: &Packet,
     quote: &Quote,
 ) -> Result<Exit, Stop> {
-    let subject = (packet, Some(quote));
+    let subject = (packet, Subject::Error(quote));
     let about = &quote.about;
     if let Some(index) = tables.service_index(&about.service_key()) {
         let service = tables

@@ -9,6 +9,7 @@ pub mod abi;
 pub mod answer;
 pub mod aside;
 pub mod checksum;
+pub mod fragment;
 pub mod frame;
 pub mod front;
 pub mod full_nat;

@@ -35,6 +35,13 @@ const FRAGMENTED: u16 = 0x3fffu16.to_be();
 /// The offset alone: all but the first fragment have one.
 const FRAGMENT_OFFSET: u16 = 0x1fffu16.to_be();
 
+/// IPv6's next header number of a fragment header.
+const FRAGMENT_HEADER: u8 = 44;
+/// Bytes of it.
+const FRAGMENT_HEADER_LENGTH: usize = 8;
+/// Where it has the identification.
+pub(crate) const FRAGMENT_ID: usize = 4;
+
 /// What an ICMP error quotes at least of what is above IP (RFC 792): a UDP header, or a TCP
 /// header's ports and sequence number.
 pub(crate) const QUOTED: usize = 8;
@@ -93,10 +100,23 @@ pub enum Parsed {
     /// other, so that the compiler keeps each of its words in one piece: a word that is written
     /// in parts and read as a whole has the CPU wait.
     Odd(Packet, Reason),
-    /// ICMP: [`parse_icmp`] reads it.
+    /// ICMP, or a fragment of TCP or UDP, or IPv6's of anything: [`parse_icmp`],
+    /// [`parse_fragment`] and [`parse_first`] read them.
     Aside,
     /// None of these: the kernel's.
     Other,
+}
+
+/// A fragment of a TCP or UDP packet, all of which is in the frame.
+pub(crate) struct Fragment {
+    /// Without ports and flags, which only the first has.
+    pub(crate) packet: Packet,
+    /// Where the IP header says that it ends.
+    end: usize,
+    /// As in [`crate::abi::FragmentKey`].
+    pub(crate) id: u32,
+    /// Where in the packet it belongs, in units of eight bytes.
+    pub(crate) offset: u16,
 }
 
 /// What an Ethernet header and a VLAN tag say.
@@ -171,9 +191,9 @@ fn parse_ipv4<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
         };
     }
     if fragment & FRAGMENTED != 0 {
-        return Parsed::Odd(packet, Reason::Fragment);
+        return Parsed::Aside;
     }
-    parse_l4(frame, packet, end)
+    parse_l4(frame, packet, (end, true))
 }
 
 #[inline(always)]
@@ -209,9 +229,8 @@ fn parse_ipv6<F: Frame>(frame: &F, l3: usize, vlan: u16) -> Parsed {
         return Parsed::Other;
     };
     match ip.packet.protocol {
-        TCP | UDP => parse_l4(frame, ip.packet, ip.end),
-        ICMPV6 => Parsed::Aside,
-        44 => Parsed::Odd(ip.packet, Reason::Fragment),
+        TCP | UDP => parse_l4(frame, ip.packet, (ip.end, true)),
+        ICMPV6 | FRAGMENT_HEADER => Parsed::Aside,
         // Hop-by-hop, routing, authentication, destination options, mobility (RFC 7045).
         0 | 43 | 51 | 60 | 135 => Parsed::Odd(ip.packet, Reason::ExtensionHeader),
         _ => Parsed::Other,
@@ -265,6 +284,62 @@ pub(crate) fn parse_icmp<F: Frame>(frame: &F) -> Option<(Packet, usize)> {
     (whole && ip.packet.protocol == protocol).then_some((ip.packet, ip.end))
 }
 
+/// Reads the headers of a fragment, but for what is above IP.
+#[inline(always)]
+pub(crate) fn parse_fragment<F: Frame>(frame: &F) -> Option<Fragment> {
+    let link = link_header(frame)?;
+    let fragment = match link.ethertype {
+        ETHERTYPE_IPV4 => fragment_ipv4(frame, &link)?,
+        ETHERTYPE_IPV6 => fragment_ipv6(frame, &link)?,
+        _ => return None,
+    };
+    let known = matches!(fragment.packet.protocol, TCP | UDP);
+    // As for ICMP.
+    (known && black_box(fragment.end) <= frame.length()).then_some(fragment)
+}
+
+#[inline(always)]
+fn fragment_ipv4<F: Frame>(frame: &F, link: &Link) -> Option<Fragment> {
+    let ip = ipv4_header(frame, link.l3, link.vlan)?;
+    let header = frame.window::<{ Ipv4Hdr::LEN }>(link.l3)?;
+    let id = header.get::<u16, { offset_of!(Ipv4Hdr, id) }>();
+    (ip.fragment & FRAGMENTED != 0).then_some(Fragment {
+        packet: ip.packet,
+        end: ip.end,
+        id: id.into(),
+        offset: u16::from_be(ip.fragment & FRAGMENT_OFFSET),
+    })
+}
+
+#[inline(always)]
+fn fragment_ipv6<F: Frame>(frame: &F, link: &Link) -> Option<Fragment> {
+    let ip = ipv6_header(frame, link.l3, link.vlan)?;
+    if ip.packet.protocol != FRAGMENT_HEADER {
+        return None;
+    }
+    let header = frame.window::<FRAGMENT_HEADER_LENGTH>(ip.packet.l4)?;
+    Some(Fragment {
+        packet: Packet {
+            l4: ip.packet.l4 + FRAGMENT_HEADER_LENGTH,
+            protocol: header.get::<u8, 0>(),
+            ..ip.packet
+        },
+        end: ip.end,
+        id: header.get::<u32, FRAGMENT_ID>(),
+        offset: u16::from_be(header.get::<u16, 2>()) >> 3,
+    })
+}
+
+/// Reads a fragment that is the first of its packet as if it were all of it. [`Parsed::Other`]:
+/// it is none.
+#[inline(always)]
+pub(crate) fn parse_first<F: Frame>(frame: &F) -> Parsed {
+    match parse_fragment(frame) {
+        Some(first) if first.offset == 0 => parse_l4(frame, first.packet, (first.end, false)),
+        _ => Parsed::Other,
+    }
+}
+
 /// Reads what another packet of a family quotes at `l3`: the IP header of a TCP or UDP packet
 /// and, of what is above it, [`QUOTED`] bytes; no more need be there. None: it is no such packet,
 /// has no ports, or reaches beyond the quoting packet, which ends at `end`.
@@ -288,9 +363,9 @@ pub(crate) fn parse_quoted<F: Frame>(
     Some(packet)
 }
 
-/// `end`: where the IP header says that the packet ends.
+/// `end`: where the IP header says that the packet ends; `whole`: it is no fragment.
 #[inline(always)]
-fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, end: usize) -> Parsed {
+fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, (end, whole): (usize, bool)) -> Parsed {
     if packet.protocol == TCP {
         let Some(tcp) = frame.window::<{ TcpHdr::LEN }>(packet.l4) else {
             return Parsed::Odd(packet, Reason::Malformed);
@@ -307,7 +382,8 @@ fn parse_l4<F: Frame>(frame: &F, mut packet: Packet, end: usize) -> Parsed {
         };
         packet.ports = udp.get::<u32, 0>();
         let length = u16::from_be(udp.get::<u16, { offset_of!(UdpHdr, len) }>()) as usize;
-        if length < UdpHdr::LEN || end < packet.l4 + length {
+        let here = if whole { length } else { UdpHdr::LEN };
+        if length < UdpHdr::LEN || end < packet.l4 + here {
             return Parsed::Odd(packet, Reason::Malformed);
         }
     }

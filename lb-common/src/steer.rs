@@ -7,10 +7,11 @@
 
 use crate::{
     abi::{Backend, FlowKey, IPV4, NextHop, Service, algorithm, backend_flags, features, mode},
+    fragment,
     frame::Frame,
     full_nat,
     icmp::{Quote, translate_error},
-    packet::{Packet, Parsed, parse},
+    packet::{Packet, Parsed, parse, parse_first},
     reason::Reason,
     rewrite::{Endpoint, readdress, translate},
     selection::{choose, hang_up},
@@ -37,6 +38,9 @@ pub enum Verdict {
     Aside,
     /// It is ICMP: give the unchanged frame to [`crate::icmp::pass_on`]. Apart likewise.
     Icmp,
+    /// It is the first of a packet's fragments: give the unchanged frame to
+    /// [`crate::fragment::lead`]. Apart likewise.
+    FirstFragment,
 }
 
 /// Where a frame leaves.
@@ -61,23 +65,31 @@ pub enum Stop {
     Open,
     /// It is no ordinary packet; nothing was changed.
     Aside,
+    /// It is the first of a packet's fragments; nothing was changed.
+    FirstFragment,
 }
 
 /// Decides about a frame, and changes it where it is to be sent.
 #[inline(always)]
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let sent = match parse(frame) {
-        Parsed::Packet(packet) => steer_packet(frame, tables, &packet),
+        Parsed::Packet(packet) => steer_packet(frame, tables, &packet, Subject::Whole),
         Parsed::Odd(..) | Parsed::Aside => Err(Stop::Aside),
         Parsed::Other => Err(Stop::Pass),
     };
     verdict(tables, sent)
 }
 
-/// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`], and sends the frame on.
+/// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`], and sends the frame on,
+/// unless it is a fragment.
 #[inline(always)]
 pub fn open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let Parsed::Packet(packet) = parse(frame) else {
+    let mut parsed = parse(frame);
+    let fragment = matches!(parsed, Parsed::Aside);
+    if fragment {
+        parsed = parse_first(frame);
+    }
+    let Parsed::Packet(packet) = parsed else {
         return Verdict::Pass;
     };
     let Some(index) = tables.service_index(&packet.service_key()) else {
@@ -85,7 +97,17 @@ pub fn open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     };
     let sent = match tables.service(index) {
         Some(service) => full_nat::open(tables, &packet, index, service).and_then(|target| {
-            let sent = forward(frame, tables, (&packet, None), index, service, target);
+            if fragment {
+                return Err(Stop::FirstFragment);
+            }
+            let sent = forward(
+                frame,
+                tables,
+                (&packet, Subject::Whole),
+                index,
+                service,
+                target,
+            );
             sent.map_err(|reason| Stop::Drop(index, reason))
         }),
         None => Err(Stop::Drop(index, Reason::Inconsistent)),
@@ -104,6 +126,7 @@ pub(crate) fn verdict<T: Tables>(tables: &T, sent: Result<Exit, Stop>) -> Verdic
         Stop::Pass => Verdict::Pass,
         Stop::Open => Verdict::Open,
         Stop::Aside => Verdict::Aside,
+        Stop::FirstFragment => Verdict::FirstFragment,
         Stop::Drop(service, reason) => {
             tables.count_dropped(service, reason);
             Verdict::Drop(reason)
@@ -115,11 +138,13 @@ pub(crate) fn verdict<T: Tables>(tables: &T, sent: Result<Exit, Stop>) -> Verdic
     }
 }
 
+/// Sends a packet, or the first fragment of one, on, or says why not.
 #[inline(always)]
-fn steer_packet<F: Frame, T: Tables>(
+pub(crate) fn steer_packet<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet,
+    subject: Subject<'_>,
 ) -> Result<Exit, Stop> {
     if let Some(index) = tables.service_index(&packet.service_key()) {
         let service = tables
@@ -133,18 +158,18 @@ fn steer_packet<F: Frame, T: Tables>(
                 source: None,
             },
         };
-        return forward(frame, tables, (packet, None), index, service, target).map_err(stop);
+        return forward(frame, tables, (packet, subject), index, service, target).map_err(stop);
     }
     let features = tables.features();
     if features & features::NAT != 0
         && let Some(index) = tables.return_service(&packet.return_key())
     {
-        return backward(frame, tables, (packet, None), index, None);
+        return backward(frame, tables, (packet, subject), index, None);
     }
     if features & features::FULL_NAT != 0
         && let Some((index, client)) = full_nat::client_of(tables, packet)
     {
-        return backward(frame, tables, (packet, None), index, Some(client));
+        return backward(frame, tables, (packet, subject), index, Some(client));
     }
     Err(Stop::Pass)
 }
@@ -158,15 +183,23 @@ pub(crate) struct Target {
     pub(crate) source: Option<Endpoint>,
 }
 
-/// A packet, and if it is an ICMP error, what it quotes.
-pub(crate) type Subject<'a> = (&'a Packet, Option<&'a Quote>);
+/// What is sent on.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject<'a> {
+    /// A packet.
+    Whole,
+    /// The first fragment of one, which others will follow.
+    First,
+    /// An ICMP error that quotes this.
+    Error(&'a Quote),
+}
 
 /// A packet from a client, or an error about an answer to one, to its backend.
 #[inline(always)]
 pub(crate) fn forward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    (packet, quote): Subject<'_>,
+    (packet, subject): (&Packet, Subject<'_>),
     index: u32,
     service: &Service,
     target: Target,
@@ -174,11 +207,14 @@ pub(crate) fn forward<F: Frame, T: Tables>(
     let backend = usable_backend(tables, target.backend)?;
     let hop = hop_to(tables, packet, service.mode, backend)?;
     fits(frame, packet, &hop)?;
+    if let Subject::First = subject {
+        fragment::note(tables, &hop, index, target.backend);
+    }
     let bytes = frame.length();
     if service.mode != mode::DSR {
         may_route(packet)?;
         let destination = Some(backend.endpoint());
-        rewrite(frame, (packet, quote), target.source, destination)?;
+        rewrite(frame, (packet, subject), target.source, destination)?;
     }
     readdress(frame, packet, &hop)?;
     tables.count_forwarded(index, target.backend, bytes, packet.opens());
@@ -191,7 +227,7 @@ pub(crate) fn forward<F: Frame, T: Tables>(
 pub(crate) fn backward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    (packet, quote): Subject<'_>,
+    (packet, subject): (&Packet, Subject<'_>),
     index: u32,
     client: Option<Endpoint>,
 ) -> Result<Exit, Stop> {
@@ -214,9 +250,12 @@ pub(crate) fn backward<F: Frame, T: Tables>(
         Route::None(reason) => return Err(stop(reason)),
     };
     fits(frame, packet, &hop).map_err(stop)?;
+    if let Subject::First = subject {
+        fragment::note(tables, &hop, index, 0);
+    }
     may_route(packet).map_err(stop)?;
     let source = Some(service.endpoint());
-    rewrite(frame, (packet, quote), source, client).map_err(stop)?;
+    rewrite(frame, (packet, subject), source, client).map_err(stop)?;
     readdress(frame, packet, &hop).map_err(stop)?;
     Ok(hop.exit())
 }
@@ -225,13 +264,13 @@ pub(crate) fn backward<F: Frame, T: Tables>(
 #[inline(always)]
 fn rewrite<F: Frame>(
     frame: &mut F,
-    (packet, quote): Subject<'_>,
+    (packet, subject): (&Packet, Subject<'_>),
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
 ) -> Result<(), Reason> {
-    match quote {
-        None => translate(frame, packet, source, destination),
-        Some(quote) => translate_error(frame, packet, quote, source, destination),
+    match subject {
+        Subject::Error(quote) => translate_error(frame, packet, quote, source, destination),
+        _ => translate(frame, packet, source, destination),
     }
 }
 
@@ -281,7 +320,7 @@ fn hop_to<T: Tables>(
 }
 
 #[inline(always)]
-fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reason> {
+pub(crate) fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reason> {
     // A device drops what is too long for it without a word.
     if hop.mtu != 0 && frame.length() > packet.l3 + hop.mtu as usize {
         return Err(Reason::TooBig);
@@ -290,7 +329,7 @@ fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reaso
 }
 
 #[inline(always)]
-fn may_route(packet: &Packet) -> Result<(), Reason> {
+pub(crate) fn may_route(packet: &Packet) -> Result<(), Reason> {
     match packet.ttl {
         0 | 1 => Err(Reason::TtlExceeded),
         _ => Ok(()),
@@ -300,7 +339,7 @@ fn may_route(packet: &Packet) -> Result<(), Reason> {
 impl NextHop {
     /// Where its frames leave.
     #[inline(always)]
-    fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         Exit {
             ifindex: self.ifindex,
             device: self.device,

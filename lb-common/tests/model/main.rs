@@ -4,6 +4,7 @@
 mod clients;
 mod counting;
 mod errors;
+mod fragments;
 mod full_nat;
 mod memory;
 mod wire;

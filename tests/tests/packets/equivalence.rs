@@ -12,6 +12,7 @@ use lb_common::{
     },
     answer::answer,
     aside::aside,
+    fragment::{lead, remember},
     hash::HashKey,
     icmp::pass_on,
     memory::Memory,
@@ -44,14 +45,15 @@ const XDP_REDIRECT: u32 = 4;
 /// What the program does around the pipeline.
 fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
     let mut verdict = steer(frame, memory);
-    if verdict == Verdict::Open {
-        verdict = open(frame, memory);
-    }
-    if verdict == Verdict::Aside {
-        verdict = aside(frame, memory);
-    }
-    if verdict == Verdict::Icmp {
-        verdict = pass_on(frame, memory);
+    // A fragment that opens a flow is handed on most often.
+    for _ in 0..4 {
+        verdict = match verdict {
+            Verdict::Open => open(frame, memory),
+            Verdict::Icmp => pass_on(frame, memory),
+            Verdict::Aside => aside(frame, memory),
+            Verdict::FirstFragment => lead_others(frame, memory),
+            _ => break,
+        };
     }
     match verdict {
         Verdict::Pass => XDP_PASS,
@@ -59,8 +61,16 @@ fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
         Verdict::Send(_) => XDP_REDIRECT,
         Verdict::Answer if answer(frame, memory) => XDP_TX,
         Verdict::Answer | Verdict::Drop(_) => XDP_DROP,
-        Verdict::Open | Verdict::Aside | Verdict::Icmp => panic!("nobody hands it on again"),
+        handed_on => panic!("{handed_on:?} for ever"),
     }
+}
+
+fn lead_others(frame: &mut Vec<u8>, memory: &Memory) -> Verdict {
+    let verdict = lead(frame, memory);
+    if let Verdict::Send(_) = verdict {
+        remember(frame, memory);
+    }
+    verdict
 }
 
 /// What the agent wrote into the maps, and the kernel's routes to the clients.
@@ -213,8 +223,9 @@ fn dress(rng: &mut Rng, packet: Packet) -> Packet {
     if often(rng) && packet.family() == 4 {
         packet = packet.options(&vec![1; rng.usize(0..=10) * 4]);
     }
-    if rng.u8(..) < 10 {
-        packet = packet.fragment(rng.u16(0..100), rng.bool());
+    if rng.u8(..) < 30 {
+        let offsets = [0, 0, 0, 1, 2, 3, 100];
+        packet = packet.fragment(rng.choice(offsets).expect("some"), rng.bool());
     }
     if rng.bool() {
         packet = packet.trailed(rng.usize(0..10));

@@ -4,6 +4,7 @@
 mod choices;
 mod drops;
 mod equivalence;
+mod fragments;
 mod icmp;
 mod malformed;
 mod modes;
