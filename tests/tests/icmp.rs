@@ -2,15 +2,18 @@
 
 use std::{
     fmt::Display,
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    io::{self, ErrorKind},
+    net::SocketAddr,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{Lab, Namespace, Plan, Wiring, servers};
 use serde_json::{Value, json};
-use weir_tests::agent::{Agent, PATIENCE, pool};
+use weir_tests::{
+    agent::{Agent, PATIENCE, pool},
+    held::Datagrams,
+};
 
 /// What the link to the far client takes: less than every other.
 const NARROW: u32 = 1400;
@@ -158,21 +161,12 @@ fn a_closed_port_is_told() -> Result<()> {
     let agent = Agent::start(&lab, &document)?;
     for (name, vip) in services {
         agent.wait_for(&name, &["be1"])?;
-        let any: IpAddr = match vip.ip() {
-            IpAddr::V4(_) => [0; 4].into(),
-            IpAddr::V6(_) => [0u16; 8].into(),
-        };
-        let socket = lab.client().run(|| UdpSocket::bind((any, 0)))??;
-        socket.connect(vip)?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let flow = Datagrams::new(lab.client(), vip)?;
+        flow.wait_for(Duration::from_secs(1))?;
         // The first may get lost while neighbours look for each other.
         lab::retry(PATIENCE, || {
-            // Sending may be told of what the datagram before it came to.
-            let told = match socket.send(b"is anybody there?") {
-                Ok(_) => socket.recv(&mut [0; 16]).map(|_| ()),
-                Err(error) => Err(error),
-            };
-            let kind = told.as_ref().map_err(std::io::Error::kind);
+            let told = flow.ask();
+            let kind = told.as_ref().map_err(io::Error::kind);
             ensure!(
                 kind == Err(ErrorKind::ConnectionRefused),
                 "{name}: {told:?}"
