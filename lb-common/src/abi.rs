@@ -44,6 +44,9 @@ plain!(
     Flow: 16,
     AffinityKey: 24,
     Affinity: 8,
+    FragmentKey: 40,
+    FragmentWay: 72,
+    FirstFragment: 112,
     Told: 56,
 );
 
@@ -368,6 +371,55 @@ pub struct Affinity {
     pub last_seen: u32,
 }
 
+/// What all fragments of a packet have: the key of `FRAGMENTS` (RFC 791, RFC 8200).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct FragmentKey {
+    /// Source address, network order.
+    pub source: Address,
+    /// Destination address, network order.
+    pub destination: Address,
+    /// Identification, as it stands in the packet; IPv4's in the lower half.
+    pub id: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Where the first fragment of a packet went, for the others: the value of `FRAGMENTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct FragmentWay {
+    /// The way out.
+    pub hop: NextHop,
+    /// Source address that it was given, or had, network order.
+    pub source: Address,
+    /// Destination address likewise.
+    pub destination: Address,
+    /// Service index.
+    pub service: u32,
+    /// Backend id; 0: it is from a backend.
+    pub backend: u32,
+    /// Tick at which it came.
+    pub seen: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A first fragment, between the programs that deal with it: the single value of the per-CPU
+/// array `FIRST_FRAGMENT`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct FirstFragment {
+    /// What it came as.
+    pub key: FragmentKey,
+    /// Where it went.
+    pub way: FragmentWay,
+}
+
 /// What [`Told::kind`] may be.
 pub mod told {
     /// A flow was put into `FLOWS`.
@@ -486,6 +538,12 @@ pub mod program {
     pub const OPEN: u32 = 1;
     /// The program `weir_answer`.
     pub const ANSWER: u32 = 2;
+    /// The program `weir_aside`.
+    pub const ASIDE: u32 = 3;
+    /// The program `weir_icmp`.
+    pub const ICMP: u32 = 4;
+    /// The program `weir_first`.
+    pub const FIRST: u32 = 5;
 }
 
 /// What the benchmarks' programs share with their driver.

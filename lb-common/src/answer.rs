@@ -6,7 +6,7 @@ use crate::{
     abi::IPV4,
     checksum::Sum,
     frame::Frame,
-    packet::{Packet, Parsed, TCP, parse, tcp_flags},
+    packet::{ICMP, ICMPV6, Packet, Parsed, TCP, parse, tcp_flags},
     tables::Tables,
 };
 
@@ -18,8 +18,6 @@ const ICMP_HEADER: usize = 8;
 
 /// TTL or hop limit of what is sent.
 const TTL: u8 = 64;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// Makes the frame the answer to itself; it is to go out where it came in. False: there is
 /// none to be sent, and the frame may be half changed.

@@ -18,7 +18,7 @@ use crate::{
     packet::{Packet, TCP, tcp_flags},
     reason::Reason,
     rewrite::Endpoint,
-    selection::{age, current, hash, pick, stop},
+    selection::{age, current, hash, living, pick, stop},
     steer::{Stop, Target, usable_backend},
     tables::{Claim, Tables},
 };
@@ -64,6 +64,12 @@ pub(crate) fn known<T: Tables>(
             false => Stop::Open,
         });
     }
+    target(tables, index, &flow)
+}
+
+/// Where a packet of a flow goes.
+#[inline(always)]
+fn target<T: Tables>(tables: &T, index: u32, flow: &NatForward) -> Result<Target, Stop> {
     Ok(Target {
         backend: flow.backend,
         source: Some(Endpoint {
@@ -75,17 +81,38 @@ pub(crate) fn known<T: Tables>(
     })
 }
 
+/// Where the flow of a client's packet goes, which that client may not have sent: nothing is
+/// noted or made.
+///
+/// # Errors
+///
+/// [`Stop::Pass`] where there is no such flow, or why nothing of it can be sent.
+#[inline(always)]
+pub(crate) fn held<T: Tables>(tables: &T, packet: &Packet, index: u32) -> Result<Target, Stop> {
+    let flow = tables.with_nat_forward(&packet.flow_key(), |flow| *flow);
+    let flow = flow.ok_or(Stop::Pass)?;
+    living(tables, index, flow.backend)?;
+    let key = return_key(tables, packet, &flow).ok_or(Stop::Pass)?;
+    match tables.with_nat_return(&key, |other| is_of(other, packet)) {
+        Some(true) => target(tables, index, &flow),
+        _ => Err(Stop::Pass),
+    }
+}
+
+/// Service index and client of the flow that a backend's packet is of, if any, which that
+/// backend may not have sent: nothing is noted.
+#[inline(always)]
+pub(crate) fn holder<T: Tables>(tables: &T, packet: &Packet) -> Option<(u32, Endpoint)> {
+    tables.with_nat_return(&packet.flow_key(), |flow| (flow.service, client(flow)))
+}
+
 /// Service index and client of the flow that a backend's packet is of, if any.
 #[inline(always)]
 pub(crate) fn client_of<T: Tables>(tables: &T, packet: &Packet) -> Option<(u32, Endpoint)> {
     let now = tables.tick();
     let (service, client, ended) = tables.with_nat_return(&packet.flow_key(), |flow| {
         let ended = touch(flow, packet, nat_state::BACKEND_FIN, now);
-        let client = Endpoint {
-            address: flow.client,
-            port: flow.client_port,
-        };
-        (flow.service, client, ended)
+        (flow.service, client(flow), ended)
     })?;
     if ended != 0 {
         tables.count_connection(ended, false);
@@ -415,11 +442,16 @@ pub fn forgettable(flow: &NatReturn, idle_ticks: u32, now: u32) -> bool {
 /// The key of a flow's client side, from its backend side.
 #[inline(always)]
 pub fn forward_key(service: &Service, key: &FlowKey, flow: &NatReturn) -> FlowKey {
-    let client = Endpoint {
+    service.flow_key(client(flow), key.protocol)
+}
+
+/// The client of a flow.
+#[inline(always)]
+fn client(flow: &NatReturn) -> Endpoint {
+    Endpoint {
         address: flow.client,
         port: flow.client_port,
-    };
-    service.flow_key(client, key.protocol)
+    }
 }
 
 /// Notes a packet of the flow; `fin` is its direction's bit. Returns the backend whose

@@ -7,12 +7,15 @@ extern crate alloc;
 
 pub mod abi;
 pub mod answer;
+pub mod aside;
 pub mod checksum;
+pub mod fragment;
 pub mod frame;
 pub mod front;
 pub mod full_nat;
 pub mod generate;
 pub mod hash;
+pub mod icmp;
 #[cfg(feature = "alloc")]
 pub mod maglev;
 #[cfg(feature = "alloc")]

@@ -5,8 +5,8 @@ use core::cell::{Cell, RefCell};
 
 use crate::{
     abi::{
-        Address, Affinity, AffinityKey, Backend, Flow, FlowKey, NatForward, NatReturn, Service,
-        ServiceKey,
+        Address, Affinity, AffinityKey, Backend, FirstFragment, Flow, FlowKey, FragmentKey,
+        FragmentWay, NatForward, NatReturn, Service, ServiceKey,
     },
     hash::HashKey,
     reason::Reason,
@@ -47,6 +47,10 @@ pub struct Memory {
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
     /// Backends that clients keep.
     pub affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
+    /// Where first fragments went.
+    pub fragments: RefCell<BTreeMap<FragmentKey, FragmentWay>>,
+    /// The first fragment that is being dealt with.
+    pub first_fragment: Cell<FirstFragment>,
     /// Connections by backend.
     pub connections: RefCell<BTreeMap<u32, u64>>,
     /// Turns taken: of round robin by service, of ports by backend, and of chance.
@@ -88,6 +92,8 @@ impl Memory {
             nat_return: RefCell::default(),
             flows: RefCell::default(),
             affinities: RefCell::default(),
+            fragments: RefCell::default(),
+            first_fragment: Cell::new(FirstFragment::default()),
             connections: RefCell::default(),
             turns: RefCell::default(),
             dropped: RefCell::default(),
@@ -207,6 +213,22 @@ impl Tables for Memory {
 
     fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
         self.affinities.borrow_mut().insert(*key, *affinity);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentWay> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn with_first_fragment<R>(&self, look: impl FnOnce(&mut FirstFragment) -> R) -> Option<R> {
+        let mut first = self.first_fragment.get();
+        let result = look(&mut first);
+        self.first_fragment.set(first);
+        Some(result)
+    }
+
+    fn remember_first_fragment(&self) {
+        let FirstFragment { key, way } = self.first_fragment.get();
+        self.fragments.borrow_mut().insert(key, way);
     }
 
     fn next_turn(&self, service: u32) -> u32 {

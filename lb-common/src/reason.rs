@@ -29,7 +29,7 @@ macro_rules! reasons {
 reasons! {
     /// The packet ends before its headers do, or its length fields contradict each other.
     Malformed = 0, "malformed";
-    /// A fragment to a service's address: it has no ports to find its flow by.
+    /// A fragment to a service's address whose packet's first, which has the ports, was not seen.
     Fragment = 1, "fragment";
     /// An IPv6 extension header that is not looked behind, to a service's address.
     ExtensionHeader = 2, "extension_header";

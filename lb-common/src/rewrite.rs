@@ -49,16 +49,35 @@ pub fn translate<F: Frame>(
         addresses = address_delta(addresses, packet.family, &packet.destination, &new.address);
         ports = ports.word16(packet.destination_port(), new.port);
     }
-    if packet.family == IPV4 {
-        translate_ipv4(frame, packet, source, destination, addresses)?;
-    } else {
-        translate_ipv6(frame, packet, source, destination)?;
-    }
+    let ttl = Some(packet.ttl.wrapping_sub(1));
+    translate_ip(frame, packet, source, destination, (ttl, addresses))?;
     translate_l4(frame, packet, source, destination, addresses.and(ports))
 }
 
+/// Gives an IP header these addresses and this TTL (`None`: as it is), and IPv4's its checksum.
+/// `addresses`: what of the change is the addresses'.
+///
+/// # Errors
+///
+/// As [`translate`].
 #[inline(always)]
-fn address_delta(delta: Delta, family: u8, old: &Address, new: &Address) -> Delta {
+pub(crate) fn translate_ip<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    source: Option<Endpoint>,
+    destination: Option<Endpoint>,
+    (ttl, addresses): (Option<u8>, Delta),
+) -> Result<(), Reason> {
+    if packet.family == IPV4 {
+        translate_ipv4(frame, packet, source, destination, (ttl, addresses))
+    } else {
+        translate_ipv6(frame, packet, source, destination, ttl)
+    }
+}
+
+/// And an address of a family was `old` and is `new`.
+#[inline(always)]
+pub(crate) fn address_delta(delta: Delta, family: u8, old: &Address, new: &Address) -> Delta {
     if family == IPV4 {
         return delta.word32(old[0] as u32, new[0] as u32);
     }
@@ -71,7 +90,7 @@ fn translate_ipv4<F: Frame>(
     packet: &Packet,
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
-    addresses: Delta,
+    (ttl, addresses): (Option<u8>, Delta),
 ) -> Result<(), Reason> {
     let mut ip = frame
         .window_mut::<{ Ipv4Hdr::LEN }>(packet.l3)
@@ -82,12 +101,14 @@ fn translate_ipv4<F: Frame>(
     if let Some(new) = destination {
         ip.set::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>(new.address[0] as u32);
     }
-    let ttl = packet.ttl.wrapping_sub(1);
-    ip.set::<u8, { offset_of!(Ipv4Hdr, ttl) }>(ttl);
-    let delta = addresses.word16(
-        u16::from_ne_bytes([packet.ttl, packet.protocol]),
-        u16::from_ne_bytes([ttl, packet.protocol]),
-    );
+    let mut delta = addresses;
+    if let Some(ttl) = ttl {
+        ip.set::<u8, { offset_of!(Ipv4Hdr, ttl) }>(ttl);
+        delta = delta.word16(
+            u16::from_ne_bytes([packet.ttl, packet.protocol]),
+            u16::from_ne_bytes([ttl, packet.protocol]),
+        );
+    }
     let check = ip.get::<u16, { offset_of!(Ipv4Hdr, check) }>();
     ip.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(check));
     Ok(())
@@ -99,6 +120,7 @@ fn translate_ipv6<F: Frame>(
     packet: &Packet,
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
+    ttl: Option<u8>,
 ) -> Result<(), Reason> {
     const SOURCE: usize = offset_of!(Ipv6Hdr, src_addr);
     const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
@@ -113,7 +135,9 @@ fn translate_ipv6<F: Frame>(
         ip.set::<u64, { DESTINATION }>(new.address[0]);
         ip.set::<u64, { DESTINATION + 8 }>(new.address[1]);
     }
-    ip.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(packet.ttl.wrapping_sub(1));
+    if let Some(ttl) = ttl {
+        ip.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(ttl);
+    }
     Ok(())
 }
 

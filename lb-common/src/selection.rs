@@ -58,6 +58,85 @@ pub(crate) fn choose<T: Tables>(
     }
 }
 
+/// The backend that has the flow of a `nat` or `dsr` packet, which its client may not have sent:
+/// nothing is noted, and nothing begins.
+///
+/// # Errors
+///
+/// [`Stop::Pass`] where there is no such flow, or why nothing of it can be sent.
+#[inline(always)]
+pub(crate) fn held<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    index: u32,
+    service: &Service,
+) -> Result<u32, Stop> {
+    let hash = hash(tables, packet, service);
+    let slot = slot(tables, service, hash).ok_or(Stop::Drop(index, Reason::NoBackend))?;
+    let remembered = match slot.track() {
+        true => {
+            let now = tables.tick();
+            let look = |flow: &mut Flow| is_live(flow, service, index, now).then_some(flow.backend);
+            tables.with_flow(&packet.flow_key(), look).flatten()
+        }
+        false => None,
+    };
+    let base = || base(tables, service, places(tables, packet, service, hash));
+    let id = match owner(packet.protocol, slot, remembered, base) {
+        Owner::Slot(id) | Owner::Remembered(id) | Owner::Base(id) => id,
+        Owner::Nobody => return Err(Stop::Pass),
+    };
+    living(tables, index, id)?;
+    Ok(id)
+}
+
+/// Who has an open flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The owner of its slot, which is stable.
+    Slot(u32),
+    /// The backend that is remembered for it.
+    Remembered(u32),
+    /// The owner of its slot before the change that goes on.
+    Base(u32),
+    /// It is not open: its next packet begins another.
+    Nobody,
+}
+
+/// Who has the flow of a slot for which a backend may be remembered; `base` is the owner of
+/// before a change.
+#[inline(always)]
+pub fn owner(
+    protocol: u8,
+    slot: Slot,
+    remembered: Option<u32>,
+    base: impl FnOnce() -> u32,
+) -> Owner {
+    match (slot.track(), remembered) {
+        (false, _) => Owner::Slot(slot.current()),
+        (true, Some(id)) => Owner::Remembered(id),
+        (true, None) if protocol == TCP => Owner::Base(base()),
+        (true, None) => Owner::Nobody,
+    }
+}
+
+/// Whether a flow's backend can be sent anything.
+///
+/// # Errors
+///
+/// [`Reason::NoBackend`] or [`Reason::BackendDead`].
+#[inline(always)]
+pub(crate) fn living<T: Tables>(tables: &T, index: u32, id: u32) -> Result<(), Stop> {
+    let reason = match tables.backend(id) {
+        Some(backend) if id != 0 && backend.family != 0 => match backend.dead() {
+            false => return Ok(()),
+            true => Reason::BackendDead,
+        },
+        _ => Reason::NoBackend,
+    };
+    Err(Stop::Drop(index, reason))
+}
+
 /// The backend of a new flow: the service's algorithm.
 ///
 /// # Errors
@@ -151,6 +230,12 @@ fn slot<T: Tables>(tables: &T, service: &Service, place: u64) -> Option<Slot> {
     tables.slot(first | place as u32 & mask)
 }
 
+/// The owner of a flow that nobody remembers, by its [`places`].
+#[inline(always)]
+fn base<T: Tables>(tables: &T, service: &Service, places: u64) -> u32 {
+    slot(tables, service, places >> 32).map_or(0, Slot::base)
+}
+
 /// The owner of new flows of the slot at a place.
 #[inline(always)]
 pub(crate) fn current<T: Tables>(tables: &T, service: &Service, place: u64) -> u32 {
@@ -235,7 +320,7 @@ fn tracked<T: Tables>(
         reserved: [0; 3],
     };
     if old && !seen.lost {
-        flow.backend = slot(tables, service, places >> 32).map_or(0, Slot::base);
+        flow.backend = base(tables, service, places);
         // What the dead left behind is not remembered: there may be any amount of it.
         if !silent && !usable(tables, flow.backend) {
             return if flow.backend == 0 { 0 } else { DEAD };
@@ -288,7 +373,7 @@ fn look<T: Tables>(
 ) -> Seen {
     // A SYN after more than SYNs uses the numbers again: it is of another connection.
     let another = packet.opens() && flow.state & flow_state::OPENING == 0;
-    let of_it = !another && flow.service == index && !forgettable(flow, service.idle_ticks, now);
+    let of_it = !another && is_live(flow, service, index, now);
     let lost = of_it && !usable(tables, flow.backend);
     let silent = service.flags & service_flags::DIE_SILENTLY != 0;
     let told = lost && !silent && packet.protocol == TCP && !packet.opens();
@@ -376,6 +461,12 @@ fn usable<T: Tables>(tables: &T, id: u32) -> bool {
         && tables
             .backend(id)
             .is_some_and(|backend| backend.family != 0 && !backend.dead())
+}
+
+/// Whether a remembered flow is the service's, and not [`forgettable`].
+#[inline(always)]
+pub fn is_live(flow: &Flow, service: &Service, index: u32, now: u32) -> bool {
+    flow.service == index && !forgettable(flow, service.idle_ticks, now)
 }
 
 /// Whether a remembered flow has ended, or gone quiet, for long enough to be forgotten.

@@ -2,13 +2,16 @@
 //!
 //! parse, find the service, pick a backend by the flow's slot, find the way there, rewrite,
 //! count. What comes back from backends is found by its source (`nat`) or its flow
-//! (`full-nat`) and gets the VIP back. Everything else is the kernel's.
+//! (`full-nat`) and gets the VIP back. An ICMP error goes the way of what would answer the
+//! packet that it is about: [`crate::icmp`]. Everything else is the kernel's.
 
 use crate::{
     abi::{Backend, FlowKey, IPV4, NextHop, Service, algorithm, backend_flags, features, mode},
+    fragment,
     frame::Frame,
     full_nat,
-    packet::{Packet, Parsed, parse},
+    icmp::{Quote, translate_error},
+    packet::{Packet, Parsed, parse, parse_first},
     reason::Reason,
     rewrite::{Endpoint, readdress, translate},
     selection::{choose, hang_up},
@@ -31,6 +34,13 @@ pub enum Verdict {
     /// It goes nowhere, counted, and its sender is told: give the unchanged frame to
     /// [`crate::answer::answer`]. Apart for the same reason.
     Answer,
+    /// It is no ordinary packet: give the unchanged frame to [`crate::aside::aside`]. Apart likewise.
+    Aside,
+    /// It is ICMP: give the unchanged frame to [`crate::icmp::pass_on`]. Apart likewise.
+    Icmp,
+    /// It is the first of a packet's fragments: give the unchanged frame to
+    /// [`crate::fragment::lead`]. Apart likewise.
+    FirstFragment,
 }
 
 /// Where a frame leaves.
@@ -53,29 +63,33 @@ pub enum Stop {
     Answer(u32, Reason),
     /// Its flow is to be made first; nothing was changed.
     Open,
+    /// It is no ordinary packet; nothing was changed.
+    Aside,
+    /// It is the first of a packet's fragments; nothing was changed.
+    FirstFragment,
 }
 
 /// Decides about a frame, and changes it where it is to be sent.
 #[inline(always)]
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let sent = match parse(frame) {
-        Parsed::Packet(packet) => steer_packet(frame, tables, &packet),
-        Parsed::Odd(packet, reason) => match tables.is_vip(&packet.address_key()) {
-            true => Err(Stop::Drop(0, reason)),
-            false => Err(Stop::Pass),
-        },
+        Parsed::Packet(packet) => steer_packet(frame, tables, &packet, Subject::Whole),
+        Parsed::Odd(..) | Parsed::Aside => Err(Stop::Aside),
         Parsed::Other => Err(Stop::Pass),
     };
-    match sent {
-        Ok(exit) => Verdict::Send(exit),
-        Err(stopped) => stop(tables, stopped),
-    }
+    verdict(tables, sent)
 }
 
-/// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`], and sends the frame on.
+/// Makes the flow of a frame for which [`steer`] gave [`Verdict::Open`], and sends the frame on,
+/// unless it is a fragment.
 #[inline(always)]
 pub fn open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let Parsed::Packet(packet) = parse(frame) else {
+    let mut parsed = parse(frame);
+    let fragment = matches!(parsed, Parsed::Aside);
+    if fragment {
+        parsed = parse_first(frame);
+    }
+    let Parsed::Packet(packet) = parsed else {
         return Verdict::Pass;
     };
     let Some(index) = tables.service_index(&packet.service_key()) else {
@@ -83,22 +97,36 @@ pub fn open<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     };
     let sent = match tables.service(index) {
         Some(service) => full_nat::open(tables, &packet, index, service).and_then(|target| {
-            let sent = forward(frame, tables, &packet, index, service, target);
+            if fragment {
+                return Err(Stop::FirstFragment);
+            }
+            let sent = forward(
+                frame,
+                tables,
+                (&packet, Subject::Whole),
+                index,
+                service,
+                target,
+            );
             sent.map_err(|reason| Stop::Drop(index, reason))
         }),
         None => Err(Stop::Drop(index, Reason::Inconsistent)),
     };
-    match sent {
-        Ok(exit) => Verdict::Send(exit),
-        Err(stopped) => stop(tables, stopped),
-    }
+    verdict(tables, sent)
 }
 
+/// The verdict on a frame that was sent or not; a drop is counted.
 #[inline(always)]
-fn stop<T: Tables>(tables: &T, stop: Stop) -> Verdict {
+pub(crate) fn verdict<T: Tables>(tables: &T, sent: Result<Exit, Stop>) -> Verdict {
+    let stop = match sent {
+        Ok(exit) => return Verdict::Send(exit),
+        Err(stop) => stop,
+    };
     match stop {
         Stop::Pass => Verdict::Pass,
         Stop::Open => Verdict::Open,
+        Stop::Aside => Verdict::Aside,
+        Stop::FirstFragment => Verdict::FirstFragment,
         Stop::Drop(service, reason) => {
             tables.count_dropped(service, reason);
             Verdict::Drop(reason)
@@ -110,11 +138,13 @@ fn stop<T: Tables>(tables: &T, stop: Stop) -> Verdict {
     }
 }
 
+/// Sends a packet, or the first fragment of one, on, or says why not.
 #[inline(always)]
-fn steer_packet<F: Frame, T: Tables>(
+pub(crate) fn steer_packet<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet,
+    subject: Subject<'_>,
 ) -> Result<Exit, Stop> {
     if let Some(index) = tables.service_index(&packet.service_key()) {
         let service = tables
@@ -128,18 +158,18 @@ fn steer_packet<F: Frame, T: Tables>(
                 source: None,
             },
         };
-        return forward(frame, tables, packet, index, service, target).map_err(stop);
+        return forward(frame, tables, (packet, subject), index, service, target).map_err(stop);
     }
     let features = tables.features();
     if features & features::NAT != 0
         && let Some(index) = tables.return_service(&packet.return_key())
     {
-        return backward(frame, tables, packet, index, None);
+        return backward(frame, tables, (packet, subject), index, None);
     }
     if features & features::FULL_NAT != 0
         && let Some((index, client)) = full_nat::client_of(tables, packet)
     {
-        return backward(frame, tables, packet, index, Some(client));
+        return backward(frame, tables, (packet, subject), index, Some(client));
     }
     Err(Stop::Pass)
 }
@@ -153,12 +183,23 @@ pub(crate) struct Target {
     pub(crate) source: Option<Endpoint>,
 }
 
-/// A packet from a client, to its backend.
+/// What is sent on.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject<'a> {
+    /// A packet.
+    Whole,
+    /// The first fragment of one, which others will follow.
+    First,
+    /// An ICMP error that quotes this.
+    Error(&'a Quote),
+}
+
+/// A packet from a client, or an error about an answer to one, to its backend.
 #[inline(always)]
-fn forward<F: Frame, T: Tables>(
+pub(crate) fn forward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: &Packet,
+    (packet, subject): (&Packet, Subject<'_>),
     index: u32,
     service: &Service,
     target: Target,
@@ -166,22 +207,27 @@ fn forward<F: Frame, T: Tables>(
     let backend = usable_backend(tables, target.backend)?;
     let hop = hop_to(tables, packet, service.mode, backend)?;
     fits(frame, packet, &hop)?;
+    if let Subject::First = subject {
+        fragment::note(tables, &hop, index, target.backend);
+    }
     let bytes = frame.length();
     if service.mode != mode::DSR {
         may_route(packet)?;
-        translate(frame, packet, target.source, Some(backend.endpoint()))?;
+        let destination = Some(backend.endpoint());
+        rewrite(frame, (packet, subject), target.source, destination)?;
     }
     readdress(frame, packet, &hop)?;
     tables.count_forwarded(index, target.backend, bytes, packet.opens());
     Ok(hop.exit())
 }
 
-/// A packet from a backend, to the client that saw the service's VIP.
+/// A packet from a backend, or an error about one to it, to the client that saw the service's
+/// VIP.
 #[inline(always)]
-fn backward<F: Frame, T: Tables>(
+pub(crate) fn backward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: &Packet,
+    (packet, subject): (&Packet, Subject<'_>),
     index: u32,
     client: Option<Endpoint>,
 ) -> Result<Exit, Stop> {
@@ -204,10 +250,28 @@ fn backward<F: Frame, T: Tables>(
         Route::None(reason) => return Err(stop(reason)),
     };
     fits(frame, packet, &hop).map_err(stop)?;
+    if let Subject::First = subject {
+        fragment::note(tables, &hop, index, 0);
+    }
     may_route(packet).map_err(stop)?;
-    translate(frame, packet, Some(service.endpoint()), client).map_err(stop)?;
+    let source = Some(service.endpoint());
+    rewrite(frame, (packet, subject), source, client).map_err(stop)?;
     readdress(frame, packet, &hop).map_err(stop)?;
     Ok(hop.exit())
+}
+
+/// See [`translate`] and [`translate_error`].
+#[inline(always)]
+fn rewrite<F: Frame>(
+    frame: &mut F,
+    (packet, subject): (&Packet, Subject<'_>),
+    source: Option<Endpoint>,
+    destination: Option<Endpoint>,
+) -> Result<(), Reason> {
+    match subject {
+        Subject::Error(quote) => translate_error(frame, packet, quote, source, destination),
+        _ => translate(frame, packet, source, destination),
+    }
 }
 
 /// The backend with an id that a table holds.
@@ -256,7 +320,7 @@ fn hop_to<T: Tables>(
 }
 
 #[inline(always)]
-fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reason> {
+pub(crate) fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reason> {
     // A device drops what is too long for it without a word.
     if hop.mtu != 0 && frame.length() > packet.l3 + hop.mtu as usize {
         return Err(Reason::TooBig);
@@ -265,7 +329,7 @@ fn fits<F: Frame>(frame: &F, packet: &Packet, hop: &NextHop) -> Result<(), Reaso
 }
 
 #[inline(always)]
-fn may_route(packet: &Packet) -> Result<(), Reason> {
+pub(crate) fn may_route(packet: &Packet) -> Result<(), Reason> {
     match packet.ttl {
         0 | 1 => Err(Reason::TtlExceeded),
         _ => Ok(()),
@@ -275,7 +339,7 @@ fn may_route(packet: &Packet) -> Result<(), Reason> {
 impl NextHop {
     /// Where its frames leave.
     #[inline(always)]
-    fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         Exit {
             ifindex: self.ifindex,
             device: self.device,

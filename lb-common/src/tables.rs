@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Address, Affinity, AffinityKey, Backend, Flow, FlowKey, NatForward, NatReturn, NextHop,
-        Service, ServiceKey,
+        Address, Affinity, AffinityKey, Backend, FirstFragment, Flow, FlowKey, FragmentKey,
+        FragmentWay, NatForward, NatReturn, NextHop, Service, ServiceKey,
     },
     hash::HashKey,
     reason::Reason,
@@ -70,6 +70,12 @@ pub trait Tables {
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Has a client keep a backend.
     fn set_affinity(&self, key: &AffinityKey, affinity: &Affinity);
+    /// Where the first of a packet's fragments went.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentWay>;
+    /// This CPU's first fragment that is being dealt with.
+    fn with_first_fragment<R>(&self, look: impl FnOnce(&mut FirstFragment) -> R) -> Option<R>;
+    /// Remembers where it went; the packet's that came longest ago may be forgotten for it.
+    fn remember_first_fragment(&self);
     /// A number that grows by one with each call for the service.
     fn next_turn(&self, service: u32) -> u32;
     /// Any number.

@@ -15,8 +15,11 @@ mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
-    abi::program::{ANSWER, OPEN, STEER},
+    abi::program::{ANSWER, ASIDE, FIRST, ICMP, OPEN, STEER},
     answer::answer,
+    aside::aside,
+    fragment::{lead, remember},
+    icmp::pass_on,
     reason::Reason,
     steer::{Verdict, open, steer},
     tables::Tables as _,
@@ -51,6 +54,39 @@ pub(crate) fn weir_answer(context: XdpContext) -> u32 {
     }
 }
 
+/// What [`weir`] hands on because it is no ordinary packet.
+#[xdp]
+pub(crate) fn weir_aside(context: XdpContext) -> u32 {
+    let tables = KernelTables::new(&context);
+    let verdict = aside(&mut XdpFrame::new(&context), &tables);
+    act(&context, &tables, verdict, STEER)
+}
+
+/// What [`weir_aside`] hands on: ICMP.
+#[xdp]
+pub(crate) fn weir_icmp(context: XdpContext) -> u32 {
+    let tables = KernelTables::new(&context);
+    let verdict = pass_on(&mut XdpFrame::new(&context), &tables);
+    act(&context, &tables, verdict, STEER)
+}
+
+/// What [`weir_aside`] hands on: the first fragment of a packet.
+#[xdp]
+pub(crate) fn weir_first(context: XdpContext) -> u32 {
+    let tables = KernelTables::new(&context);
+    let verdict = lead(&mut XdpFrame::new(&context), &tables);
+    if let Verdict::Send(_) = verdict {
+        remember_first(&context);
+    }
+    act(&context, &tables, verdict, OPEN)
+}
+
+/// A function of its own, for a stack frame of its own.
+#[inline(never)]
+fn remember_first(context: &XdpContext) {
+    remember(&mut XdpFrame::new(context), &KernelTables::new(context));
+}
+
 /// The action for a verdict. `open`: the program that is to make the packet's flow, or knows it.
 #[inline(always)]
 fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: u32) -> u32 {
@@ -64,6 +100,9 @@ fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: 
             .unwrap_or_else(|_| lost(tables)),
         Verdict::Open => hand_on(context, tables, open),
         Verdict::Answer => hand_on(context, tables, ANSWER),
+        Verdict::Aside => hand_on(context, tables, ASIDE),
+        Verdict::Icmp => hand_on(context, tables, ICMP),
+        Verdict::FirstFragment => hand_on(context, tables, FIRST),
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop(_reason) => {
             #[cfg(feature = "log")]

@@ -9,9 +9,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::abi::{
-    Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, Flow, FlowKey, Front,
-    MAX_DEVICES, NatForward, NatReturn, NeighbourRequest, SEGMENT_SLOTS, Service, ServiceKey,
-    Settings, Told,
+    Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, FirstFragment, Flow, FlowKey,
+    FragmentKey, FragmentWay, Front, MAX_DEVICES, NatForward, NatReturn, NeighbourRequest,
+    SEGMENT_SLOTS, Service, ServiceKey, Settings, Told,
 };
 
 /// The agent writes it in place.
@@ -82,6 +82,14 @@ pub(crate) static FLOWS_REMEMBERED: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static AFFINITIES: LruHashMap<AffinityKey, Affinity, 262_144> = LruHashMap::new();
 
+/// Where first fragments went, for the others of their packets.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentWay, 8192> = LruHashMap::new();
+
+/// The first fragment that this CPU deals with: two programs do, and neither has room for it.
+#[btf_map]
+pub(crate) static FIRST_FRAGMENT: PerCpuArray<FirstFragment, 1> = PerCpuArray::new();
+
 /// Turns of round robin so far, by service index.
 #[btf_map]
 pub(crate) static TURNS: Array<u64, 4097> = Array::new();
@@ -134,4 +142,4 @@ pub(crate) static DROPS: PerCpuArray<u64, 131_104> = PerCpuArray::new();
 
 /// The programs, by `lb_common::abi::program`, to hand packets on to.
 #[btf_map]
-pub(crate) static PROGRAMS: ProgramArray<3> = ProgramArray::new();
+pub(crate) static PROGRAMS: ProgramArray<6> = ProgramArray::new();

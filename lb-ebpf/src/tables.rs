@@ -9,8 +9,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, LOG2_SEGMENT, NatForward,
-        NatReturn, SEGMENT_SLOTS, Service, ServiceKey, TICK_NS,
+        Address, Affinity, AffinityKey, Backend, Counters, FirstFragment, Flow, FlowKey,
+        FragmentKey, FragmentWay, LOG2_SEGMENT, NatForward, NatReturn, SEGMENT_SLOTS, Service,
+        ServiceKey, TICK_NS,
     },
     front::{self, Found},
     hash::HashKey,
@@ -274,6 +275,30 @@ impl Tables for KernelTables<'_> {
         // The client has no affinity then.
         let _ = maps::AFFINITIES.insert(key, affinity, 0);
         news::affinity(key, affinity);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentWay> {
+        // SAFETY: the entry's memory stays an entry's while the program runs. Where it is given to
+        // another packet at this very moment a mix may be copied, and one fragment goes astray.
+        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn with_first_fragment<R>(&self, look: impl FnOnce(&mut FirstFragment) -> R) -> Option<R> {
+        // SAFETY: a live entry of this CPU, and nothing interrupts the program on it, nor the
+        // next that it hands the packet on to.
+        maps::FIRST_FRAGMENT
+            .get_ptr_mut(0)
+            .map(|first| look(unsafe { &mut *first }))
+    }
+
+    #[inline(always)]
+    fn remember_first_fragment(&self) {
+        if let Some(FirstFragment { key, way }) = maps::FIRST_FRAGMENT.get(0) {
+            // The packet's other fragments are dropped then.
+            let _ = maps::FRAGMENTS.insert(key, way, 0);
+        }
     }
 
     #[inline(always)]

@@ -206,12 +206,23 @@ impl Datagrams {
     ///
     /// The socket's: `ConnectionRefused` where an ICMP error came.
     pub fn ask(&self) -> io::Result<String> {
-        self.0.send(b"hello")?;
-        let mut answer = [0; 64];
-        let length = self.0.recv(&mut answer)?;
-        let answer = String::from_utf8_lossy(&answer[..length]);
+        let answer = self.exchange(b"hello")?;
+        let answer = String::from_utf8_lossy(&answer);
         let (name, _) = answer.split_once(' ').unwrap_or_default();
         Ok(name.to_owned())
+    }
+
+    /// Sends this, and returns the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Datagrams::ask`].
+    pub fn exchange(&self, datagram: &[u8]) -> io::Result<Vec<u8>> {
+        self.0.send(datagram)?;
+        let mut answer = vec![0; 1 << 16];
+        let length = self.0.recv(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod case;
 mod counts;
+mod error;
+mod fragments;
 mod hosts;
 mod maps;
 mod packet;
@@ -10,7 +12,9 @@ mod setting;
 mod world;
 
 pub use case::{Case, Side, Verdict, check_sums, same, went_out};
-pub use counts::{Counts, dropped};
+pub use counts::{Counts, dropped, forwarded};
+pub use error::IcmpError;
+pub use fragments::{fragment_id, fragments};
 pub use hosts::{
     CLIENT, CLIENT_MAC, FAMILIES, Host, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, NOWHERE, OUTSIDE,
     ROUTED, SOURCE, UNREACHABLE, VIP, backend, client, source, vip,

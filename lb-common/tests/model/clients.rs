@@ -22,10 +22,10 @@ pub(crate) const ANSWERS: [u8; 3] = [ACK, ACK | FIN, RST];
 /// A connection, or a flow of datagrams, as its client sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct Connection {
-    client: u16,
+    pub(crate) client: u16,
     pub(crate) backend: u32,
     /// From where it seems to the backend to come.
-    source: Endpoint,
+    pub(crate) source: Endpoint,
     spoke: u32,
     /// The client has heard from the backend.
     established: bool,
@@ -234,7 +234,7 @@ impl World {
         self.servers.values().any(Server::takes_flows)
     }
 
-    fn pick(&self, which: Index, wanted: impl Fn(&Connection) -> bool) -> Option<usize> {
+    pub(crate) fn pick(&self, which: Index, wanted: impl Fn(&Connection) -> bool) -> Option<usize> {
         let places: Vec<usize> = (0..self.connections.len())
             .filter(|&place| wanted(&self.connections[place]))
             .collect();

@@ -3,6 +3,8 @@
 
 mod clients;
 mod counting;
+mod errors;
+mod fragments;
 mod full_nat;
 mod memory;
 mod wire;
@@ -23,6 +25,8 @@ enum Event {
     Speak(prop::sample::Index),
     /// Its backend speaks, with one of [`clients::ANSWERS`].
     Hear(prop::sample::Index, usize),
+    /// An ICMP error is sent about what a flow says, and what it hears.
+    Complain(prop::sample::Index),
     /// A flow ends, by a RST or else by a FIN.
     Close(prop::sample::Index, bool),
     /// Time passes.
@@ -57,6 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => which().prop_map(RepeatSyn),
         20 => which().prop_map(Speak),
         3 => (which(), 0..clients::ANSWERS.len()).prop_map(|(which, answer)| Hear(which, answer)),
+        3 => which().prop_map(Complain),
         2 => (which(), any::<bool>()).prop_map(|(which, reset)| Close(which, reset)),
         8 => (1u32..world::IDLE_TICKS).prop_map(Wait),
         5 => Just(Tidy),
@@ -95,6 +100,7 @@ fn play(world: &mut World, event: &Event) -> Result<(), TestCaseError> {
         Event::RepeatSyn(which) => world.repeat_syn(which)?,
         Event::Speak(which) => world.speak(which)?,
         Event::Hear(which, answer) => world.hear(which, answer)?,
+        Event::Complain(which) => world.complain(which)?,
         Event::Close(which, reset) => world.close(which, reset)?,
         Event::Wait(ticks) => world.wait(ticks),
         Event::Tidy => world.tidy(),

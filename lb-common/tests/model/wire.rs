@@ -73,7 +73,7 @@ pub(crate) fn answer(
     }
 }
 
-fn packet(from: Endpoint, to: Endpoint, flags: Option<u8>) -> Vec<u8> {
+pub(crate) fn packet(from: Endpoint, to: Endpoint, flags: Option<u8>) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from.0, to.0, 64);
     let mut frame = Vec::new();
     let written = match flags {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    abi::{Flow, NatForward, Service, mode},
-    selection::forgettable,
+    abi::{Flow, NatForward, mode},
+    selection::{Owner, is_live, owner},
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,29 +125,23 @@ pub(crate) fn explain(
     };
     let now = clock::tick()?;
     let known = known.filter(|flow| is_live(flow, &service, found.index, now));
-    let (backend, why) = match (slot.track(), known) {
-        (false, _) => (
-            slot.current(),
-            "the slot is stable: its owner has all its flows",
-        ),
-        (true, Some(flow)) => (
-            flow.backend,
-            "the flow is remembered, and goes where it went",
-        ),
-        (true, None) if protocol == Protocol::Udp => {
+    // Until all must have spoken after a change of the hash, the old one finds it.
+    let old = || ring.slot_of(janitor.hash_key.of(&flow, service.base_hashed_ports));
+    let known = known.map(|flow| flow.backend);
+    let (backend, why) = match owner(flow.protocol, slot, known, || old().1.base()) {
+        Owner::Slot(id) => (id, "the slot is stable: its owner has all its flows"),
+        Owner::Remembered(id) => (id, "the flow is remembered, and goes where it went"),
+        Owner::Nobody => {
             explanation.backend = explanation.new_flows.clone();
             explanation.why = "the flow is not remembered: it is a new one".into();
             return Ok(explanation);
         }
-        (true, None) => (
-            // Until all must have spoken after a change of the hash, the old one finds it.
-            ring.slot_of(janitor.hash_key.of(&flow, service.base_hashed_ports))
-                .1
-                .base(),
+        Owner::Base(id) => (
+            id,
             "the slot is tracked and the flow is not remembered: it belongs to the slot's base",
         ),
     };
-    explanation.remembered = known.and_then(|flow| named(flow.backend));
+    explanation.remembered = known.and_then(named);
     explanation.backend = named(backend).filter(|_| !applied.backends.is_dead(backend));
     explanation.why = match (backend, applied.backends.is_dead(backend)) {
         (0, _) => "no backend is left".into(),
@@ -155,8 +149,4 @@ pub(crate) fn explain(
         (_, false) => why.into(),
     };
     Ok(explanation)
-}
-
-fn is_live(flow: &Flow, service: &Service, index: u32, now: u32) -> bool {
-    flow.service == index && !forgettable(flow, service.idle_ticks, now)
 }

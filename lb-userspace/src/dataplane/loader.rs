@@ -44,10 +44,13 @@ pub static FRAMES_OBJECT: &[u8] =
 pub(crate) const PROGRAM: &str = "weir";
 
 /// All programs, by their index in the map `PROGRAMS`.
-const PROGRAMS: [(u32, &str); 3] = [
+const PROGRAMS: [(u32, &str); 6] = [
     (program::STEER, PROGRAM),
     (program::OPEN, "weir_open"),
     (program::ANSWER, "weir_answer"),
+    (program::ASIDE, "weir_aside"),
+    (program::ICMP, "weir_icmp"),
+    (program::FIRST, "weir_first"),
 ];
 
 /// Every map, by what it holds.

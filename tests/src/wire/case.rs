@@ -5,7 +5,7 @@ use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use lb_common::reason::Reason;
 
 use super::{
-    counts::{Counts, dropped},
+    counts::{Counts, dropped, forwarded},
     packet::Packet,
     world::World,
 };
@@ -106,11 +106,9 @@ impl Case {
             Verdict::Drop(reason) | Verdict::Refuse(reason, _) => dropped(service, *reason),
             // What comes from backends is not counted.
             Verdict::Tx(_) | Verdict::Redirect(_) if !service.is_empty() => {
-                let mut counts = Counts::new();
-                for whose in [service.as_str(), "backends"] {
-                    counts.insert(format!("{whose} packets"), 1);
-                    counts.insert(format!("{whose} bytes"), bytes);
-                    if self.packet.opens() {
+                let mut counts = forwarded(service, bytes);
+                if self.packet.opens() {
+                    for whose in [service, "backends"] {
                         counts.insert(format!("{whose} connections"), 1);
                     }
                 }

@@ -13,6 +13,16 @@ pub fn dropped(service: &str, reason: Reason) -> Counts {
     Counts::from([(format!("{service} dropped: {}", reason.name()), 1)])
 }
 
+/// A packet of so many bytes, forwarded on a service's account.
+pub fn forwarded(service: &str, bytes: u64) -> Counts {
+    let mut counts = Counts::new();
+    for whose in [service, "backends"] {
+        counts.insert(format!("{whose} packets"), 1);
+        counts.insert(format!("{whose} bytes"), bytes);
+    }
+    counts
+}
+
 /// Every counter that is not zero.
 pub(crate) fn counts(counters: &Counters) -> Counts {
     let mut all = Counts::new();

@@ -48,11 +48,8 @@ fn all_at(address: impl Fn(Kind) -> SocketAddr) -> Desired {
 
 #[test]
 fn fragments_and_extension_headers_to_a_vip() -> Result<()> {
-    let fragments = [
-        ("first", (0, true)),
-        ("middle", (100, true)),
-        ("last", (185, false)),
-    ];
+    // Without the first, which has the ports.
+    let fragments = [("middle", (100, true)), ("last", (185, false))];
     World::with(everything(), |world| {
         for kind in kinds() {
             for (what, (offset, more)) in fragments {

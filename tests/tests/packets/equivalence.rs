@@ -11,7 +11,10 @@ use lb_common::{
         ring_of,
     },
     answer::answer,
+    aside::aside,
+    fragment::{lead, remember},
     hash::HashKey,
+    icmp::pass_on,
     memory::Memory,
     packet::{TCP, ipv4_address},
     reason::Reason,
@@ -23,8 +26,8 @@ use lb_userspace::desired::Mode;
 use weir_tests::{
     cpu,
     wire::{
-        CLIENT_MAC, FAMILIES, HASH_KEY, LB_BACKEND_MAC, LB_CLIENT_MAC, Map, Packet, Side, World,
-        backend, client, same, tcp, udp, went_out,
+        CLIENT_MAC, FAMILIES, HASH_KEY, IcmpError, LB_BACKEND_MAC, LB_CLIENT_MAC, Map, Packet,
+        Side, World, backend, client, same, tcp, udp, went_out,
     },
 };
 
@@ -42,8 +45,15 @@ const XDP_REDIRECT: u32 = 4;
 /// What the program does around the pipeline.
 fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
     let mut verdict = steer(frame, memory);
-    if verdict == Verdict::Open {
-        verdict = open(frame, memory);
+    // A fragment that opens a flow is handed on most often.
+    for _ in 0..4 {
+        verdict = match verdict {
+            Verdict::Open => open(frame, memory),
+            Verdict::Icmp => pass_on(frame, memory),
+            Verdict::Aside => aside(frame, memory),
+            Verdict::FirstFragment => lead_others(frame, memory),
+            _ => break,
+        };
     }
     match verdict {
         Verdict::Pass => XDP_PASS,
@@ -51,8 +61,16 @@ fn on_the_host(frame: &mut Vec<u8>, memory: &Memory, ingress: u32) -> u32 {
         Verdict::Send(_) => XDP_REDIRECT,
         Verdict::Answer if answer(frame, memory) => XDP_TX,
         Verdict::Answer | Verdict::Drop(_) => XDP_DROP,
-        Verdict::Open => panic!("nobody else opens flows"),
+        handed_on => panic!("{handed_on:?} for ever"),
     }
+}
+
+fn lead_others(frame: &mut Vec<u8>, memory: &Memory) -> Verdict {
+    let verdict = lead(frame, memory);
+    if let Verdict::Send(_) = verdict {
+        remember(frame, memory);
+    }
+    verdict
 }
 
 /// What the agent wrote into the maps, and the kernel's routes to the clients.
@@ -166,6 +184,26 @@ fn reply(rng: &mut Rng, kind: Kind, memory: &Memory) -> Packet {
     })
 }
 
+/// An ICMP error, or what looks like one, about what this packet is or answers.
+fn error(rng: &mut Rng, packet: Packet) -> IcmpError {
+    let (source, destination) = (packet.source, packet.destination);
+    let about = match rng.bool() {
+        true => packet.between(destination, source),
+        false => packet,
+    };
+    let kinds: &[u8] = match about.family() {
+        4 => &[0, 3, 3, 3, 8, 11, 12],
+        _ => &[0, 1, 2, 2, 3, 4, 128, 135],
+    };
+    let kind = *rng.choice(kinds).expect("there are some");
+    let sender = client(rng.u8(..)).address(about.family());
+    let mut error = IcmpError::about(&about.vlan(None), sender, (kind, rng.u8(0..5)));
+    if rng.bool() {
+        error.quote.truncate(rng.usize(0..=error.quote.len()));
+    }
+    error.ttl(rng.choice([0, 1, 2, 64, 64, 64]).expect("some"))
+}
+
 /// Whatever may stand in a packet.
 fn dress(rng: &mut Rng, packet: Packet) -> Packet {
     let often = |rng: &mut Rng| rng.u8(..) < 40;
@@ -185,8 +223,9 @@ fn dress(rng: &mut Rng, packet: Packet) -> Packet {
     if often(rng) && packet.family() == 4 {
         packet = packet.options(&vec![1; rng.usize(0..=10) * 4]);
     }
-    if rng.u8(..) < 10 {
-        packet = packet.fragment(rng.u16(0..100), rng.bool());
+    if rng.u8(..) < 30 {
+        let offsets = [0, 0, 0, 1, 2, 3, 100];
+        packet = packet.fragment(rng.choice(offsets).expect("some"), rng.bool());
     }
     if rng.bool() {
         packet = packet.trailed(rng.usize(0..10));
@@ -196,10 +235,10 @@ fn dress(rng: &mut Rng, packet: Packet) -> Packet {
 
 /// Breaks a frame. What is from a backend keeps its addresses: where else to is the kernel's
 /// matter.
-fn damage(rng: &mut Rng, packet: &Packet, side: Side, frame: &mut Vec<u8>) {
-    let addresses = match packet.family() {
-        4 => packet.l3() + 12..packet.l3() + 20,
-        _ => packet.l3() + 8..packet.l3() + 40,
+fn damage(rng: &mut Rng, (family, l3): (u8, usize), side: Side, frame: &mut Vec<u8>) {
+    let addresses = match family {
+        4 => l3 + 12..l3 + 20,
+        _ => l3 + 8..l3 + 40,
     };
     for _ in 0..rng.usize(0..4) {
         let at = rng.usize(0..frame.len().min(90));
@@ -233,9 +272,12 @@ fn the_kernel_does_what_the_host_does() -> Result<()> {
                 _ => (Side::Client, request(&mut rng, kind)),
             };
             let packet = dress(&mut rng, packet);
-            let mut frame = packet.bytes();
+            let (mut frame, l3) = match rng.u8(..) < 60 {
+                true => (error(&mut rng, packet.clone()).bytes(), 14),
+                false => (packet.bytes(), packet.l3()),
+            };
             if rng.bool() {
-                damage(&mut rng, &packet, side, &mut frame);
+                damage(&mut rng, (packet.family(), l3), side, &mut frame);
             }
             let ran = world.feed(side, &frame)?;
             let mut here = frame.clone();

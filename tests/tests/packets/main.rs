@@ -4,6 +4,8 @@
 mod choices;
 mod drops;
 mod equivalence;
+mod fragments;
+mod icmp;
 mod malformed;
 mod modes;
 mod passing;

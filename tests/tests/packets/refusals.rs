@@ -3,9 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use etherparse::{
-    Icmpv4Type, Icmpv6Type, PacketBuilder, VlanId, icmpv4::DestUnreachableHeader, icmpv6,
-};
 use lb_common::reason::Reason;
 use lb_userspace::{
     dataplane::Question,
@@ -13,7 +10,7 @@ use lb_userspace::{
 };
 use weir_tests::{
     cpu,
-    wire::{Case, Packet, Side, Verdict, World, went_out},
+    wire::{Case, IcmpError, Packet, Side, Verdict, World, went_out},
 };
 
 use crate::scene::{Kind, Shape, alone, everything, kinds, several};
@@ -34,37 +31,14 @@ pub(crate) fn reset(packet: &Packet, numbers: Numbers) -> Vec<u8> {
 
 /// The answer to a UDP packet without IP options.
 pub(crate) fn unreachable(packet: &Packet) -> Vec<u8> {
-    let back = turned_round(packet);
-    let ethernet = PacketBuilder::ethernet2(back.macs.0, back.macs.1);
-    let bytes = packet.bytes();
-    let quoted = &bytes[packet.l3()..packet.l4() + 8];
-    let (from, to) = (back.source.ip(), back.destination.ip());
-    let mut answer = Vec::new();
-    macro_rules! write {
-        ($link:expr) => {
-            match (from, to) {
-                (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => $link
-                    .ipv4(from.octets(), to.octets(), 64)
-                    .icmpv4(Icmpv4Type::DestinationUnreachable(
-                        DestUnreachableHeader::Port,
-                    ))
-                    .write(&mut answer, quoted),
-                (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => $link
-                    .ipv6(from.octets(), to.octets(), 64)
-                    .icmpv6(Icmpv6Type::DestinationUnreachable(
-                        icmpv6::DestUnreachableCode::Port,
-                    ))
-                    .write(&mut answer, quoted),
-                _ => panic!("a packet has one family"),
-            }
-        };
-    }
-    match packet.vlan {
-        Some(id) => write!(ethernet.single_vlan(VlanId::try_new(id).unwrap())),
-        None => write!(ethernet),
-    }
-    .unwrap();
-    answer
+    let (from, to) = packet.macs;
+    let kind = match packet.family() {
+        4 => (3, 3),
+        _ => (1, 4),
+    };
+    let mut error = IcmpError::about(packet, packet.destination.ip(), kind);
+    error.quote.truncate(packet.l4() + 8 - packet.l3());
+    error.macs(to, from).vlan(packet.vlan).bytes()
 }
 
 fn turned_round(packet: &Packet) -> Packet {

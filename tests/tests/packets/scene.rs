@@ -6,8 +6,8 @@ use anyhow::Result;
 use lb_common::abi::{Backend, NextHop};
 use lb_userspace::desired::{Desired, Mode, Protocol};
 use weir_tests::wire::{
-    CLIENT, CLIENT_MAC, FAMILIES, LB_BACKEND_MAC, LB_CLIENT_MAC, Map, Packet, SOURCE, VIP, World,
-    backend, backends, service, tcp, udp,
+    CLIENT, CLIENT_MAC, FAMILIES, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, Map, Packet, SOURCE, VIP,
+    World, backend, backends, service, tcp, udp,
 };
 
 /// The client's port.
@@ -113,6 +113,11 @@ impl Kind {
 
     pub(crate) fn vip(self) -> SocketAddr {
         VIP.at(self.family, 80 + u16::from(self.number()))
+    }
+
+    /// The Ethernet address of its service's first backend.
+    pub(crate) fn backend_mac(self) -> Mac {
+        backend(self.number()).mac()
     }
 
     /// Its service's first backend.
