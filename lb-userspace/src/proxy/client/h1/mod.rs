@@ -53,7 +53,7 @@ enum Coming {
 
 /// Serves the connection, of which the first bytes were read already.
 pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
-    let wire = Wire::new(link, stream, bytes);
+    let wire = Wire::new(&link.traffic, &link.worker.desk, stream, bytes);
     let timer = Timer::new(&link.worker.timers);
     let end = loop {
         if let Err(end) = turn(link, &wire, &timer).await {
@@ -187,6 +187,7 @@ async fn send(
     mut response: Response<Reply>,
     asked: Asked,
 ) -> Result<bool, End> {
+    wire.answers();
     let lines = response.body_mut().take_lines();
     let (mut outgoing, keeps) = answer(response, lines.as_ref(), asked, &link.worker.date);
     drop(lines);

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use hyper::body::Frame;
 
 use crate::proxy::{
-    client::Link,
     h1::{Body, Desk, Inbox, Sink},
     io::{Stream, Traffic},
     request::BodyError,
@@ -32,6 +31,8 @@ struct Inner {
     /// None: it is served no longer.
     stream: Option<Stream>,
     inbox: Inbox,
+    /// The client waits for a word before it sends the body, and has had none.
+    waits: bool,
     /// What is still to be written before anything else.
     interim: &'static [u8],
     upload: Upload,
@@ -39,7 +40,7 @@ struct Inner {
 
 /// What is known of the body that the client sends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Upload {
+enum Upload {
     /// It is at its end.
     Ended,
     /// Somebody reads it.
@@ -50,16 +51,17 @@ pub(super) enum Upload {
 
 impl Wire {
     /// A connection of which these bytes were read.
-    pub(super) fn new(link: &Link, stream: Stream, read: Bytes) -> Rc<Self> {
+    pub(super) fn new(traffic: &Rc<Traffic>, desk: &Desk, stream: Stream, read: Bytes) -> Rc<Self> {
         Rc::new(Self {
             inner: RefCell::new(Inner {
                 stream: Some(stream),
                 inbox: Inbox::new(read),
+                waits: false,
                 interim: b"",
                 upload: Upload::Ended,
             }),
-            traffic: link.traffic.clone(),
-            desk: link.worker.desk.clone(),
+            traffic: traffic.clone(),
+            desk: desk.clone(),
         })
     }
 
@@ -93,8 +95,13 @@ impl Wire {
         }
     }
 
+    /// An answer begins: it is the word that the client may wait for.
+    pub(super) fn answers(&self) {
+        self.inner.borrow_mut().waits = false;
+    }
+
     /// What is known of the body that the client sends.
-    pub(super) fn set_upload(&self, upload: Upload) {
+    fn set_upload(&self, upload: Upload) {
         self.inner.borrow_mut().upload = upload;
     }
 
@@ -123,15 +130,14 @@ impl Wire {
         false
     }
 
-    /// The next piece of a body. `waits`: the client waits for a word before it sends it.
+    /// The next piece of a body.
     fn poll_body(
         &self,
         body: &mut Body,
-        waits: &mut bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
         let inner = &mut *self.inner.borrow_mut();
-        if std::mem::take(waits) && inner.inbox.bytes.is_empty() {
+        if std::mem::take(&mut inner.waits) && inner.inbox.bytes.is_empty() {
             inner.interim = GO_ON;
         }
         let broken = |_| BodyError::Client;
@@ -142,10 +148,8 @@ impl Wire {
             }
         }
         loop {
-            if let Some(frame) = body
-                .take(&mut inner.inbox.bytes)
-                .map_err(|_| BodyError::Client)?
-            {
+            let taken = body.take(&mut inner.inbox.bytes);
+            if let Some(frame) = taken.map_err(|_| BodyError::Client)? {
                 return Poll::Ready(Ok(Some(frame)));
             }
             if body.has_ended() {
@@ -216,18 +220,16 @@ impl Sink for &Wire {
 pub(crate) struct FromClient {
     wire: Rc<Wire>,
     body: Body,
-    /// The client waits for a word.
-    waits: bool,
 }
 
 impl FromClient {
-    /// What comes next on a connection.
+    /// What comes next on a connection; `waits`: once the client has been told to go on.
     pub(super) fn new(wire: &Rc<Wire>, body: Body, waits: bool) -> Self {
         wire.set_upload(Upload::Read);
+        wire.inner.borrow_mut().waits = waits;
         Self {
             wire: wire.clone(),
             body,
-            waits,
         }
     }
 
@@ -243,7 +245,7 @@ impl FromClient {
         if self.body.has_ended() {
             return Poll::Ready(None);
         }
-        let frame = ready!(self.wire.poll_body(&mut self.body, &mut self.waits, cx));
+        let frame = ready!(self.wire.poll_body(&mut self.body, cx));
         if self.body.has_ended() {
             self.wire.set_upload(Upload::Ended);
         }
@@ -262,5 +264,46 @@ impl Drop for FromClient {
             let left = std::mem::replace(&mut self.body, Body::Ended);
             self.wire.set_upload(Upload::Left(left));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::{TcpListener, TcpStream},
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::proxy::timers::Timers;
+
+    /// What a client is told that waits, when its body is asked for `late`: behind the beginning of
+    /// the answer.
+    async fn told(late: bool) -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let traffic = Rc::new(Traffic::new(&Timers::new()));
+        let stream = Stream::Plain(server.unwrap().0);
+        let wire = Wire::new(&traffic, &Desk::default(), stream, Bytes::new());
+        let mut body = FromClient::new(&wire, Body::length(5), true);
+        if late {
+            wire.answers();
+        }
+        let waited = timeout(Duration::from_millis(50), poll_fn(|cx| body.poll_frame(cx)));
+        assert!(waited.await.is_err(), "it was not sent");
+        drop(wire.end());
+        let mut told = Vec::new();
+        client.unwrap().read_to_end(&mut told).await.unwrap();
+        told
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_to_go_on_before_the_answer_or_not_at_all() {
+        assert_eq!(told(false).await, GO_ON);
+        assert_eq!(told(true).await, b"");
     }
 }
