@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use tokio::{
     net::TcpListener,
     task::{AbortHandle, spawn_local},
@@ -26,6 +27,7 @@ const BREATHER: Duration = Duration::from_millis(100);
 /// The VIP and port.
 pub(crate) struct Listener {
     address: SocketAddr,
+    port: HeaderValue,
     service: RefCell<Rc<LocalService>>,
     /// The tick at which what is under way is cut; none while it listens.
     over: Cell<Option<u32>>,
@@ -48,6 +50,7 @@ impl Listener {
         let sockets: Vec<_> = sockets.collect::<io::Result<_>>()?;
         let listener = Rc::new(Listener {
             address,
+            port: address.port().into(),
             service: RefCell::new(service),
             over: Cell::new(None),
             accepting: RefCell::default(),
@@ -63,6 +66,11 @@ impl Listener {
     /// The VIP and port.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The port, as backends are told.
+    pub(crate) fn port(&self) -> &HeaderValue {
+        &self.port
     }
 
     /// What is served here now.

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderValue;
+
 use crate::proxy::{
+    headers::forwarded::text,
     io::Traffic,
     listener::Listener,
     local::Worker,
@@ -27,6 +30,7 @@ pub(crate) struct Link {
     pub(crate) listener: Rc<Listener>,
     /// Who is at the other end.
     pub(crate) peer: SocketAddr,
+    peer_text: OnceCell<HeaderValue>,
     /// Its bytes.
     pub(crate) traffic: Rc<Traffic>,
     /// Requests that are not at their end.
@@ -55,6 +59,7 @@ impl Link {
             worker,
             listener,
             peer,
+            peer_text: OnceCell::new(),
             in_flight: Cell::new(0),
             requests: Cell::new(0),
             tunnel: RefCell::default(),
@@ -74,6 +79,11 @@ impl Link {
             0 => self.listener.is_over(&self.worker),
             _ => self.listener.is_closing(),
         }
+    }
+
+    /// Who is at the other end, as backends are told.
+    pub(crate) fn peer_text(&self) -> &HeaderValue {
+        self.peer_text.get_or_init(|| text(self.peer.ip()))
     }
 
     /// Whether it is encrypted.

@@ -18,12 +18,21 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub struct Hop<'a> {
     /// Who sent it: the connection's other end, or what its PROXY header says.
     pub peer: IpAddr,
-    /// Where it came to: the VIP and port.
-    pub local: SocketAddr,
+    /// The same as [`text`].
+    pub peer_text: &'a HeaderValue,
+    /// The port that it came to.
+    pub port: &'a HeaderValue,
     /// Whether by TLS.
     pub tls: bool,
     /// The host asked for, with its port if it has one.
-    pub host: &'a str,
+    pub host: Option<&'a HeaderValue>,
+}
+
+/// An address as it is written in `X-Forwarded-For`.
+pub fn text(address: IpAddr) -> HeaderValue {
+    let text = Bytes::from(address.to_canonical().to_string());
+    // An address has no bytes but those that a value may have.
+    HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 impl Config {
@@ -114,19 +123,15 @@ fn strip(headers: &mut HeaderMap, keep_x: bool, keep_forwarded: bool) {
 fn add_x_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
     // Growing once is cheaper than twice.
     headers.reserve(4);
-    join(headers, FOR, &hop.peer.to_canonical().to_string());
+    join(headers, FOR, hop.peer_text.clone());
     let proto = if hop.tls { "https" } else { "http" };
     headers
         .entry(PROTO)
         .or_insert(HeaderValue::from_static(proto));
-    if let Ok(host) = HeaderValue::from_str(hop.host)
-        && !hop.host.is_empty()
-    {
-        headers.entry(HOST).or_insert(host);
+    if let Some(host) = hop.host.filter(|host| !host.is_empty()) {
+        headers.entry(HOST).or_insert_with(|| host.clone());
     }
-    headers
-        .entry(PORT)
-        .or_insert_with(|| hop.local.port().into());
+    headers.entry(PORT).or_insert_with(|| hop.port.clone());
 }
 
 fn add_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
@@ -135,23 +140,31 @@ fn add_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
         // Brackets and colons are no token.
         IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
     };
-    if !hop.host.is_empty() {
-        element += &format!(";host=\"{}\"", hop.host);
+    let host = hop.host.and_then(|host| host.to_str().ok());
+    if let Some(host) = host.filter(|host| !host.is_empty()) {
+        element += &format!(";host=\"{host}\"");
     }
     element += if hop.tls {
         ";proto=https"
     } else {
         ";proto=http"
     };
-    join(headers, FORWARDED, &element);
+    // Of bytes that a value may have, as its parts are.
+    if let Ok(element) = HeaderValue::from_maybe_shared(Bytes::from(element)) {
+        join(headers, FORWARDED, element);
+    }
 }
 
 /// Adds to a list, in one header.
-fn join(headers: &mut HeaderMap, name: HeaderName, last: &str) {
+fn join(headers: &mut HeaderMap, name: HeaderName, last: HeaderValue) {
     let mut list = Vec::new();
     for value in headers.get_all(&name) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
+    }
+    if list.is_empty() {
+        headers.insert(name, last);
+        return;
     }
     list.extend_from_slice(last.as_bytes());
     // Always, as the parts are.
@@ -204,11 +217,14 @@ mod tests {
     }
 
     fn hop(peer: &str) -> Hop<'static> {
+        let peer = peer.parse().unwrap();
+        let value = |value| &*Box::leak(Box::new(value));
         Hop {
-            peer: peer.parse().unwrap(),
-            local: "203.0.113.1:443".parse().unwrap(),
+            peer,
+            peer_text: value(text(peer)),
+            port: value(HeaderValue::from(443u16)),
             tls: true,
-            host: "a.org:8443",
+            host: Some(value(HeaderValue::from_static("a.org:8443"))),
         }
     }
 
@@ -286,19 +302,19 @@ mod tests {
         #[test]
         fn no_chain_is_skipped(chain in prop::collection::vec(0..4u8, 0..6)) {
             let config = config(ForwardedHeaders::XForwarded, &["10.0.0.0/8"]);
-            let text = |n: &u8| match n {
+            let said = |n: &u8| match n {
                 0 | 1 => format!("10.0.0.{n}"),
                 2 => "192.0.2.2".to_owned(),
                 _ => "unknown".to_owned(),
             };
-            let said: Vec<String> = chain.iter().map(text).collect();
-            let headers = map(&[("x-forwarded-for", &*said.join(", "))]);
+            let list: Vec<String> = chain.iter().map(said).collect();
+            let headers = map(&[("x-forwarded-for", &*list.join(", "))]);
             let client = config.client(&headers, [10, 0, 0, 9].into());
             let stop = chain.iter().rposition(|n| *n >= 2);
             let expected = match stop {
-                Some(at) if chain[at] == 2 => text(&2),
-                Some(at) => chain.get(at + 1).map_or("10.0.0.9".into(), text),
-                None => chain.first().map_or("10.0.0.9".into(), text),
+                Some(at) if chain[at] == 2 => said(&2),
+                Some(at) => chain.get(at + 1).map_or("10.0.0.9".into(), said),
+                None => chain.first().map_or("10.0.0.9".into(), said),
             };
             prop_assert_eq!(client.to_string(), expected);
         }

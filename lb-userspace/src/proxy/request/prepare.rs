@@ -215,12 +215,10 @@ fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
     }
     let hop = Hop {
         peer: link.peer.ip(),
-        local: link.listener.address(),
+        peer_text: link.peer_text(),
+        port: link.listener.port(),
         tls: link.is_tls(),
-        host: host
-            .as_ref()
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default(),
+        host: host.as_ref(),
     };
     service.http.forwarded.apply(&mut parts.headers, &hop);
     let identity = service.tls.as_ref().and_then(|tls| tls.identity.as_ref());

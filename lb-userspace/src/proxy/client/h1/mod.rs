@@ -44,9 +44,8 @@ enum End {
     Broken,
 }
 
-/// What comes on a connection.
-enum Coming {
-    Head(Box<Head>),
+/// What comes in place of a request.
+enum Instead {
     Nonsense(Refusal),
     End(End),
 }
@@ -79,13 +78,13 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
 /// Answers one request. An error: it was the last.
 async fn turn(link: &Rc<Link>, wire: &Rc<Wire>, timer: &Timer) -> Result<(), End> {
     let head = match coming(link, wire, timer).await {
-        Coming::Head(head) => head,
-        Coming::Nonsense(refusal) => {
+        Ok(head) => head,
+        Err(Instead::Nonsense(refusal)) => {
             link.listener.service().stats().malformed.add(1);
             send(link, wire, timer, refusal.answer(), Asked::NONSENSE).await?;
             return Err(End::Done);
         }
-        Coming::End(end) => return Err(end),
+        Err(Instead::End(end)) => return Err(end),
     };
     let mut asked = Asked {
         bodiless: head.method == Method::HEAD,
@@ -94,7 +93,7 @@ async fn turn(link: &Rc<Link>, wire: &Rc<Wire>, timer: &Timer) -> Result<(), End
         trailers: head.trailers,
     };
     let whole = !head.keeps && matches!(head.body, Ok(Body::Ended));
-    let response = ask(link, wire, timer, *head).await?;
+    let response = ask(link, wire, timer, head).await?;
     asked.keeps &= !link.listener.is_closing();
     let keeps = send(link, wire, timer, response, asked).await?;
     if keeps && poll_fn(|cx| Poll::Ready(wire.drain(UNWANTED, cx))).await {
@@ -104,7 +103,7 @@ async fn turn(link: &Rc<Link>, wire: &Rc<Wire>, timer: &Timer) -> Result<(), End
 }
 
 /// Waits for a request.
-async fn coming(link: &Link, wire: &Wire, timer: &Timer) -> Coming {
+async fn coming(link: &Link, wire: &Wire, timer: &Timer) -> Result<Head, Instead> {
     let (mut seen, mut begun) = (Seen::default(), false);
     timer.set(ticks(link.listener.service().plan.http.timeouts.keepalive));
     poll_fn(|cx| {
@@ -119,9 +118,9 @@ async fn coming(link: &Link, wire: &Wire, timer: &Timer) -> Coming {
                 (taken, !read.is_empty())
             });
             match taken {
-                Ok(Some(head)) => return Poll::Ready(Coming::Head(Box::new(head))),
+                Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => {}
-                Err(refusal) => return Poll::Ready(Coming::Nonsense(refusal)),
+                Err(refusal) => return Poll::Ready(Err(Instead::Nonsense(refusal))),
             }
             if there && !begun {
                 begun = true;
@@ -143,7 +142,7 @@ async fn coming(link: &Link, wire: &Wire, timer: &Timer) -> Coming {
                     End::Done
                 }
             };
-            return Poll::Ready(Coming::End(end));
+            return Poll::Ready(Err(Instead::End(end)));
         }
     })
     .await
