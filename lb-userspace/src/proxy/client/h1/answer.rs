@@ -2,11 +2,12 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{
-    HeaderMap, Response, StatusCode, Version,
+    HeaderMap, Method, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING},
 };
 use hyper::body::Body;
 
+use super::head::Head;
 use crate::proxy::{
     date::Date,
     h1::{Framing, Lines, Outgoing, announced, is, put, put_length},
@@ -31,6 +32,16 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// What a request says of it.
+    pub(super) fn by(head: &Head) -> Self {
+        Self {
+            bodiless: head.method == Method::HEAD,
+            old: head.version == Version::HTTP_10,
+            keeps: head.keeps,
+            trailers: head.trailers,
+        }
+    }
+
     /// What could not be read, and may be anything: nothing more is.
     pub(super) const NONSENSE: Asked = Asked {
         bodiless: false,

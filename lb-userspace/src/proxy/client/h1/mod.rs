@@ -9,11 +9,12 @@ mod wire;
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
-use hyper::{Method, Request, Response, Version, body::Bytes, http::request::Parts};
+use hyper::{Request, Response, body::Bytes, http::request::Parts};
 
 pub(crate) use self::wire::FromClient;
 use self::{
@@ -23,7 +24,7 @@ use self::{
 };
 use super::{ClientBody, Link, SECOND, linger::linger, passed};
 use crate::proxy::{
-    h1::{Body, Broken},
+    h1::{Body, Broken, Outgoing},
     io::Stream,
     request::{Refusal, Reply, handle},
     timers::{Timer, ticks},
@@ -77,25 +78,29 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
 
 /// Answers one request. An error: it was the last.
 async fn turn(link: &Rc<Link>, wire: &Rc<Wire>, timer: &Timer) -> Result<(), End> {
-    let head = match coming(link, wire, timer).await {
-        Ok(head) => head,
+    // What is large is in a box or gone while this waits, as every connection has room for it.
+    let (asked, whole, mut handled) = match coming(link, wire, timer).await {
+        Ok(head) => {
+            let whole = !head.keeps && matches!(head.body, Ok(Body::Ended));
+            (Asked::by(&head), whole, begin(link, wire, head))
+        }
         Err(Instead::Nonsense(refusal)) => {
             link.listener.service().stats().malformed.add(1);
-            send(link, wire, timer, refusal.answer(), Asked::NONSENSE).await?;
+            let (mut outgoing, _) = outgoing(link, wire, refusal.answer(), Asked::NONSENSE);
+            sent(link, wire, timer, &mut outgoing).await?;
             return Err(End::Done);
         }
         Err(Instead::End(end)) => return Err(end),
     };
-    let mut asked = Asked {
-        bodiless: head.method == Method::HEAD,
-        old: head.version == Version::HTTP_10,
-        keeps: head.keeps,
-        trailers: head.trailers,
-    };
-    let whole = !head.keeps && matches!(head.body, Ok(Body::Ended));
-    let response = ask(link, wire, timer, head).await?;
-    asked.keeps &= !link.listener.is_closing();
-    let keeps = send(link, wire, timer, response, asked).await?;
+    timer.set(SECOND);
+    let response = poll_fn(|cx| match handled.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Ok(response)),
+        Poll::Pending => watch(link, wire, timer, cx).map(Err),
+    });
+    let (mut outgoing, keeps) = outgoing(link, wire, response.await?, asked);
+    drop(handled);
+    sent(link, wire, timer, &mut outgoing).await?;
+    drop(outgoing);
     if keeps && poll_fn(|cx| Poll::Ready(wire.drain(UNWANTED, cx))).await {
         return Ok(());
     }
@@ -148,13 +153,13 @@ async fn coming(link: &Link, wire: &Wire, timer: &Timer) -> Result<Head, Instead
     .await
 }
 
-/// Has a request answered.
-async fn ask(
-    link: &Rc<Link>,
+/// Begins to have a request answered. In a box of this request's: the next may be another
+/// connection's, and in the same memory.
+fn begin<'a>(
+    link: &'a Rc<Link>,
     wire: &Rc<Wire>,
-    timer: &Timer,
     head: Head,
-) -> Result<Response<Reply>, End> {
+) -> Pin<Box<impl Future<Output = Response<Reply>> + use<'a>>> {
     let (body, framed) = match head.body {
         Ok(Body::Ended) => (ClientBody::Empty, Ok(())),
         Ok(body) => {
@@ -168,31 +173,32 @@ async fn ask(
     parts.uri = head.uri;
     parts.version = head.version;
     parts.headers = head.headers;
-    // In a box of this request's: the next may be another connection's, and in the same memory.
-    let mut answer = Box::pin(handle(link, parts, body, framed));
-    timer.set(SECOND);
-    poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Ok(response)),
-        Poll::Pending => watch(link, wire, timer, cx).map(Err),
-    })
-    .await
+    Box::pin(handle(link, parts, body, framed))
 }
 
-/// Sends an answer. Whether the connection outlives it.
-async fn send(
+/// An answer as it is sent, and whether the connection outlives it.
+fn outgoing(
+    link: &Link,
+    wire: &Wire,
+    mut response: Response<Reply>,
+    mut asked: Asked,
+) -> (Outgoing<Reply>, bool) {
+    wire.answers();
+    asked.keeps &= !link.listener.is_closing();
+    let lines = response.body_mut().take_lines();
+    answer(response, lines.as_ref(), asked, &link.worker.date)
+}
+
+/// Sends an answer.
+async fn sent(
     link: &Link,
     wire: &Wire,
     timer: &Timer,
-    mut response: Response<Reply>,
-    asked: Asked,
-) -> Result<bool, End> {
-    wire.answers();
-    let lines = response.body_mut().take_lines();
-    let (mut outgoing, keeps) = answer(response, lines.as_ref(), asked, &link.worker.date);
-    drop(lines);
+    outgoing: &mut Outgoing<Reply>,
+) -> Result<(), End> {
     timer.set(SECOND);
     poll_fn(|cx| match outgoing.poll(&mut &*wire, cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(keeps)),
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
         Poll::Ready(Err(Broken::Io(_))) => Poll::Ready(Err(End::Gone)),
         Poll::Ready(Err(Broken::Body(_) | Broken::Length)) => Poll::Ready(Err(End::Broken)),
         Poll::Pending => watch(link, wire, timer, cx).map(Err),

@@ -10,7 +10,7 @@ use std::{
     task::Waker,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::DATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header::DATE};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     body::{Body as HttpBody, Frame, Incoming, SizeHint},
