@@ -52,8 +52,15 @@ pub(crate) fn put_length(head: &mut BytesMut, length: u64) {
     let _ = write!(head, "content-length: {length}\r\n");
 }
 
-/// The trailers that a message announces in these lists: who reads it may take others for something else
-/// (RFC 9110, section 6.5.1).
+/// A body's length, as a header says it (RFC 9112, section 6.2): digits alone.
+pub(crate) fn length(said: &[u8]) -> Option<u64> {
+    let known = !said.is_empty() && said.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(said).ok().filter(|_| known)?;
+    digits.parse().ok()
+}
+
+/// The trailers that a message announces in these lists: who reads it may take others for something
+/// else (RFC 9110, section 6.5.1).
 pub(crate) fn announced<'a>(lists: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderName> {
     lists
         .flat_map(items_of)

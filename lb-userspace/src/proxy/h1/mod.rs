@@ -13,7 +13,7 @@ mod outgoing;
 
 pub(crate) use self::{
     body::Body,
-    fields::{announced, put, put_length, value},
+    fields::{announced, length, put, put_length, value},
     inbox::{Desk, Inbox},
     lines::{Lines, is},
     outgoing::{Broken, Framing, Outgoing, Sink},

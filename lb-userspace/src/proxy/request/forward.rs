@@ -84,8 +84,10 @@ pub(super) async fn forward(
             }
             cookie = session_cookie(&exchange, route, sent);
             // Whatever may be looked for, or changed.
-            if cookie.is_some() || !route.response_headers.is_empty() || ready.id.is_some() {
+            if cookie.is_some() || !route.response_headers.is_empty() {
                 answer.headers();
+            } else if let Some(ids) = &service.plan.request_ids {
+                answer.forget(ids.header());
             }
             finish(exchange, route, answer, lease, ready.upgrade.is_some()).await
         }

@@ -1,8 +1,8 @@
 //! What a backend is asked, and what it answers, without the bodies.
 
-use hyper::{HeaderMap, Method, StatusCode, Uri, Version};
+use hyper::{HeaderMap, Method, StatusCode, Uri, Version, header::HeaderName};
 
-use crate::proxy::h1::Lines;
+use crate::proxy::h1::{Lines, is};
 
 /// The head of a request to a backend: of every try, over whichever version of HTTP.
 #[derive(Clone)]
@@ -26,6 +26,13 @@ pub(crate) struct AnswerHead {
 }
 
 impl AnswerHead {
+    /// Takes a header from the lines, where the map is to have it.
+    pub(crate) fn forget(&mut self, header: &HeaderName) {
+        if let Some(lines) = &mut self.lines {
+            lines.retain(|name, _| !is(name, header));
+        }
+    }
+
     /// All headers, to be looked at or changed.
     pub(crate) fn headers(&mut self) -> &mut HeaderMap {
         if let Some(lines) = self.lines.take() {

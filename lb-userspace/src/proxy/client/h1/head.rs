@@ -14,7 +14,7 @@ use httparse::{Error, ParserConfig, Status};
 use crate::{
     config::http::Limits,
     proxy::{
-        h1::{Body, value},
+        h1::{Body, length, value},
         headers::{
             connection,
             list::{items, items_of},
@@ -173,12 +173,8 @@ fn body(old: bool, headers: &HeaderMap) -> Result<Body, Refusal> {
         codings.next(),
     );
     match both {
-        (Some(length), None, None, None) => {
-            let digits = length.as_bytes();
-            let known = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            let length = length.to_str().ok().filter(|_| known);
-            let length = length.and_then(|digits| digits.parse().ok());
-            length.map(Body::length).ok_or(AMBIGUOUS)
+        (Some(said), None, None, None) => {
+            length(said.as_bytes()).map(Body::length).ok_or(AMBIGUOUS)
         }
         (None, None, Some(_), None) if old => Err(AMBIGUOUS),
         (None, None, Some(coding), None) => match coding.as_bytes() {

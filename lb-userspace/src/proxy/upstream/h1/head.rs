@@ -10,7 +10,7 @@ use httparse::{ParserConfig, Status};
 use hyper::body::{Buf as _, Bytes};
 
 use crate::proxy::{
-    h1::{Body, Lines, MAX_HEAD, MAX_HEADERS, Nonsense, is},
+    h1::{Body, Lines, MAX_HEAD, MAX_HEADERS, Nonsense, is, length},
     headers::{connection, list::items},
     request::AnswerHead,
 };
@@ -102,7 +102,7 @@ const LONGEST: usize = u16::MAX as usize;
 /// How the body is framed, and whether the connection outlives it, where an answer says it as most
 /// do. None: it has to be looked at more closely.
 fn plain_body(lines: &Lines, has_none: bool) -> Option<(Body, bool)> {
-    let (mut length, mut chunked, mut keeps) = (None, false, true);
+    let (mut said, mut chunked, mut keeps) = (None, false, true);
     for (name, value) in lines.iter() {
         // Few names are as long as these.
         match name.len() {
@@ -111,7 +111,7 @@ fn plain_body(lines: &Lines, has_none: bool) -> Option<(Body, bool)> {
                 (!keeps || value.eq_ignore_ascii_case(b"keep-alive")).then_some(())?;
             }
             14 if is(name, &CONTENT_LENGTH) => {
-                let once = length.replace(digits(value).ok()?).is_none();
+                let once = said.replace(length(value)?).is_none();
                 once.then_some(())?;
             }
             17 if is(name, &TRANSFER_ENCODING) => {
@@ -121,7 +121,7 @@ fn plain_body(lines: &Lines, has_none: bool) -> Option<(Body, bool)> {
             _ => {}
         }
     }
-    match (length, chunked) {
+    match (said, chunked) {
         (Some(_), true) => None,
         _ if has_none => Some((Body::Ended, keeps)),
         (None, true) => Some((Body::chunked(), keeps)),
@@ -157,18 +157,18 @@ fn body(answer: &mut AnswerHead, has_none: bool) -> Result<(Body, bool), Nonsens
             false => (Body::UntilClose, false),
         });
     }
-    match length(headers)? {
+    match said_length(headers)? {
         Some(length) => Ok((Body::length(length), keeps)),
         None => Ok((Body::UntilClose, false)),
     }
 }
 
 /// The length that the headers say, once or several times, which is one time then.
-fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Nonsense> {
+fn said_length(headers: &mut HeaderMap) -> Result<Option<u64>, Nonsense> {
     let mut said = None;
     let mut times = 0;
     for item in items(headers, &CONTENT_LENGTH) {
-        let length = digits(item)?;
+        let length = length(item).ok_or(Nonsense::Length)?;
         if said.is_some_and(|said| said != length) {
             return Err(Nonsense::Length);
         }
@@ -181,13 +181,4 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, Nonsense> {
         headers.insert(CONTENT_LENGTH, length.into());
     }
     Ok(said)
-}
-
-/// A length.
-fn digits(digits: &[u8]) -> Result<u64, Nonsense> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Nonsense::Length);
-    }
-    let digits = std::str::from_utf8(digits).map_err(|_| Nonsense::Length)?;
-    digits.parse().map_err(|_| Nonsense::Length)
 }
