@@ -213,6 +213,9 @@ fn trailers(read: &mut Bytes) -> Result<Option<Frame<Bytes>>, Nonsense> {
     let mut parsed = [EMPTY_HEADER; MAX_HEADERS];
     match httparse::parse_headers(read, &mut parsed)? {
         Status::Complete((length, parsed)) if length <= MAX_HEAD => {
+            if has_bare_ends(&read[..length]) {
+                return Err(Nonsense::Chunk);
+            }
             let trailers = all(read, parsed)?;
             read.advance(length);
             Ok(Some(Frame::trailers(trailers)))
@@ -220,4 +223,9 @@ fn trailers(read: &mut Bytes) -> Result<Option<Frame<Bytes>>, Nonsense> {
         Status::Partial if read.len() <= MAX_HEAD => Ok(None),
         _ => Err(Nonsense::TooLarge),
     }
+}
+
+/// Whether a line ends with a line feed alone, which the parser takes for an end, and others do not.
+fn has_bare_ends(lines: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', lines).any(|end| !lines[..end].ends_with(b"\r"))
 }

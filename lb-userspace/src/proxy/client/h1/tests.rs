@@ -379,6 +379,19 @@ fn answers() -> impl Strategy<Value = Answer> {
         })
 }
 
+#[test]
+fn trailers_lines_have_no_other_ends_than_chunks_have() {
+    let body = |trailers: &str| {
+        let text = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}");
+        let pieces = [text.into_bytes()];
+        ours(&pieces).0.remove(0).body
+    };
+    assert!(body("X: 1\r\nY: 2\r\n\r\n").is_some());
+    for bare in ["X: 1\nY: 2\r\n\r\n", "X: 1\r\nY: 2\n\r\n", "X: 1\r\n\n"] {
+        assert_eq!(body(bare), None, "{bare:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -389,9 +402,14 @@ proptest! {
         cuts in prop::collection::vec(any::<Index>(), 0..4),
     ) {
         let pieces = cut(&text, &cuts);
+        let text = String::from_utf8_lossy(&text);
+        // Behind trailers of which one ends so, hyper may take a request for more of them.
+        let trailers = text.split_once("\r\n0\r\n").map_or("", |(_, trailers)| trailers);
+        if trailers.replace("\r\n", "").contains('\n') {
+            return Ok(());
+        }
         let (ours, last) = ours(&pieces);
         let (mut theirs, refused) = hyper(&pieces);
-        let text = String::from_utf8_lossy(&text);
         match &last {
             Last::Nothing => prop_assert_eq!(refused, None, "{:?}", text),
             Last::Refused(status) => prop_assert_eq!(refused, Some(*status), "{:?}", text),
