@@ -3,7 +3,8 @@
 
 use std::{cell::Cell, rc::Rc, time::SystemTime};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::HeaderValue;
 
 use super::timers::Timers;
 
@@ -30,12 +31,21 @@ impl Date {
 
     /// Writes its header.
     pub(crate) fn put(&self, head: &mut BytesMut) {
+        head.put(&b"date: "[..]);
+        head.put(&self.text()[..]);
+        head.put(&b"\r\n"[..]);
+    }
+
+    /// It as a header's value.
+    pub(crate) fn value(&self) -> Option<HeaderValue> {
+        HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&self.text())).ok()
+    }
+
+    fn text(&self) -> [u8; LENGTH] {
         if self.tick.replace(self.timers.now()) != self.timers.now() {
             self.text.set(text());
         }
-        head.put(&b"date: "[..]);
-        head.put(&self.text.get()[..]);
-        head.put(&b"\r\n"[..]);
+        self.text.get()
     }
 }
 

@@ -1,12 +1,23 @@
-//! Bodies that are larger than any memory that may be spent on them.
+//! Bodies that are larger than any memory that may be spent on them, and that have no end.
 
-use std::{fs::File, thread};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{Ipv6Addr, TcpListener},
+    thread,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use weir_tests::memory::{forget_peak, peak, resident};
+use weir_tests::{
+    agent::PATIENCE,
+    memory::{forget_peak, peak, resident},
+};
 
-use crate::scene::Scene;
+use crate::{
+    http2::{DATA, END_HEADERS, HEADERS, POST, PREFACE, RST_STREAM, SETTINGS, frame},
+    scene::Scene,
+};
 
 /// GiB each way. `WEIR_BODY_GIB=10` makes them ten.
 const GIB: u64 = 1;
@@ -49,6 +60,43 @@ fn large_bodies_pass_without_being_kept() -> Result<()> {
             "{version}: not all came down"
         );
         ensure!(grown < MOST, "{version}: {grown} bytes of memory");
+    }
+    Ok(())
+}
+
+/// A stream that its client resets has no end, whichever reason it gives (RFC 9113, section 8.1):
+/// with NO_ERROR servers say that they need no more of a request.
+#[test]
+fn an_upload_that_its_client_resets_is_no_whole_one() -> Result<()> {
+    const PORT: u16 = 8081;
+    let scene = Scene::new(1, &json!({}), &json!({}))?;
+    let backend = &scene.lab.backends()[0];
+    let listener =
+        (backend.namespace).run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)))??;
+    let path = format!("/v1/pools/web/backends/{}", backend.name);
+    let address = format!("{}:{PORT}", backend.addresses.v4);
+    (scene.agent).change("PUT", &path, &json!({ "address": address }))?;
+    for reason in [0u32, 8] {
+        let mut client = scene.connect()?;
+        let asks = [
+            PREFACE,
+            &frame(SETTINGS, 0, 0, &[]),
+            &frame(HEADERS, END_HEADERS, 1, POST),
+            &frame(DATA, 0, 1, b"a part"),
+        ];
+        client.write_all(&asks.concat())?;
+        let (mut server, _) = listener.accept()?;
+        server.set_read_timeout(Some(PATIENCE))?;
+        let (mut came, mut bytes) = (String::new(), [0; 4096]);
+        while !came.contains("a part") {
+            let count = server.read(&mut bytes)?;
+            ensure!(count > 0, "the backend's connection was closed: {came}");
+            came += std::str::from_utf8(&bytes[..count])?;
+        }
+        client.write_all(&frame(RST_STREAM, 0, 1, &reason.to_be_bytes()))?;
+        // An error, or the end, where it was not whole.
+        let _ = server.read_to_string(&mut came);
+        ensure!(came.ends_with("a part\r\n"), "{reason}: {came}");
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use super::h1::FromClient;
+use super::{h1::FromClient, h2::FromStream};
 use crate::proxy::request::BodyError;
 
 /// The body.
@@ -17,7 +17,7 @@ pub(crate) enum ClientBody {
     /// HTTP/1.
     One(FromClient),
     /// HTTP/2.
-    Two(Incoming),
+    Two(FromStream),
 }
 
 impl Body for ClientBody {
@@ -31,10 +31,7 @@ impl Body for ClientBody {
         match &mut *self {
             ClientBody::Empty => Poll::Ready(None),
             ClientBody::One(body) => body.poll_frame(cx),
-            ClientBody::Two(body) => {
-                let polled = Pin::new(body).poll_frame(cx);
-                polled.map(|frame| frame.map(|frame| frame.map_err(|_| BodyError::Client)))
-            }
+            ClientBody::Two(body) => body.poll_frame(cx),
         }
     }
 

@@ -1,17 +1,15 @@
-//! A client's HTTP/2 connection, as hyper reads and writes it.
+//! A client's HTTP/2 connection, as h2 reads and writes it.
 
 use std::{
     cell::RefCell,
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use hyper::{
-    body::{Buf as _, Bytes},
-    rt::{Read, ReadBufCursor, Write},
-};
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Frames, Stream, Traffic};
 
@@ -20,7 +18,7 @@ const CALM: [u8; 17] = [
     0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11,
 ];
 
-/// The connection. hyper does not give it back: whoever serves it keeps a hand on it, too.
+/// The connection. h2 does not give it back: whoever serves it keeps a hand on it, too.
 #[derive(Clone)]
 pub(crate) struct Http2Io(Rc<RefCell<Inner>>);
 
@@ -57,7 +55,7 @@ impl Http2Io {
         }
     }
 
-    /// The connection, which hyper has let go.
+    /// The connection, which h2 has let go.
     pub(crate) fn into_stream(self) -> Option<Stream> {
         Some(Rc::into_inner(self.0)?.into_inner().stream)
     }
@@ -82,30 +80,31 @@ impl Inner {
     }
 }
 
-impl Read for Http2Io {
+impl AsyncRead for Http2Io {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let inner = &mut *self.0.borrow_mut();
         let (traffic, frames) = (&inner.traffic, &mut inner.frames);
+        let before = buffer.filled().len();
         if !inner.prefix.is_empty() {
-            let count = inner.prefix.len().min(cursor.remaining());
-            traffic.look(&inner.prefix[..count], frames);
-            cursor.put_slice(&inner.prefix[..count]);
+            let count = inner.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&inner.prefix[..count]);
             inner.prefix.advance(count);
-            return Poll::Ready(Ok(()));
-        }
-        if frames.is_flood() {
+        } else if frames.is_flood() {
             // Whoever serves it looks, and ends it.
             return Poll::Pending;
+        } else {
+            ready!(inner.stream.poll_read(cx, buffer))?;
         }
-        (inner.stream).poll_fill(cx, cursor, |bytes| traffic.look(bytes, frames))
+        traffic.look(&buffer.filled()[before..], frames);
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Write for Http2Io {
+impl AsyncWrite for Http2Io {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

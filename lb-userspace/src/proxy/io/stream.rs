@@ -134,23 +134,6 @@ impl Stream {
         // Where it fails the connection is gone already.
         let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
     }
-
-    /// Reads straight into hyper's buffer, and has what was read looked at.
-    pub(crate) fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-        look: impl FnOnce(&[u8]),
-    ) -> Poll<io::Result<()>> {
-        // SAFETY: the slice is written to through ReadBuf only, which never uninitialises.
-        let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
-        ready!(self.poll_read(cx, &mut buffer))?;
-        look(buffer.filled());
-        let count = buffer.filled().len();
-        // SAFETY: ReadBuf says that so many bytes are initialised.
-        unsafe { cursor.advance(count) };
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// A connection to a backend, for hyper.
@@ -160,9 +143,15 @@ impl Read for UpstreamIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        cursor: ReadBufCursor<'_>,
+        mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.0.poll_fill(cx, cursor, |_| {})
+        // SAFETY: the slice is written to through ReadBuf only, which never uninitialises.
+        let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
+        ready!(self.0.poll_read(cx, &mut buffer))?;
+        let count = buffer.filled().len();
+        // SAFETY: ReadBuf says that so many bytes are initialised.
+        unsafe { cursor.advance(count) };
+        Poll::Ready(Ok(()))
     }
 }
 

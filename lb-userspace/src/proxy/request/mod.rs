@@ -14,7 +14,7 @@ mod retry;
 
 use std::rc::Rc;
 
-use hyper::{Method, Response, Version, header::CONNECTION, http::request::Parts};
+use hyper::{Method, Response, Version, http::request::Parts};
 
 pub(crate) use self::{
     answer::Refusal,
@@ -54,7 +54,6 @@ pub(crate) async fn handle(
         }
     };
     if !old {
-        response.headers_mut().remove(CONNECTION);
         if head {
             answer::without_body(&mut response);
         }
