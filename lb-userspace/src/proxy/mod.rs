@@ -16,7 +16,6 @@ mod date;
 mod executor;
 mod files;
 mod h1;
-mod h2_error;
 pub mod headers;
 mod io;
 mod lasting;

@@ -1,6 +1,7 @@
 //! One try: a connection, the request on it, the answer's headers.
 
 use std::{
+    error::Error as _,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -13,7 +14,6 @@ use super::{
 use crate::{
     config::http::Timeouts,
     proxy::{
-        h2_error::h2_error,
         timers::{Timer, Timers, ticks},
         upstream::{Caller, ConnectError, Lease, Unanswered, Upstream},
     },
@@ -98,7 +98,8 @@ pub(super) async fn attempt(
     let over = |cx: &mut Context<'_>| deadline.poll(cx);
     let answered = match &mut lease {
         Lease::H1(h1, _) => h1.exchange(head, body, over).await,
-        Lease::H2(stream) => stream.exchange(head, body, over).await,
+        // In a box: it is large, and would be a part of every request's future.
+        Lease::H2(stream) => Box::pin(stream.exchange(head, body, over)).await,
     };
     let error = match answered {
         Ok(response) => return Ok((response, lease)),
@@ -119,9 +120,10 @@ pub(super) async fn attempt(
     })
 }
 
-/// What an error of HTTP/2 comes down to.
+/// What an error of HTTP/2, which hyper has from h2, comes down to.
 fn two(error: &hyper::Error, reused: bool) -> Failure {
-    let Some(h2) = h2_error(error) else {
+    let h2 = error.source().and_then(|source| source.downcast_ref());
+    let Some(h2): Option<&h2::Error> = h2 else {
         return closed(reused);
     };
     let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);

@@ -11,8 +11,13 @@ mod mirror;
 mod prepare;
 mod reply;
 mod retry;
+mod tries;
 
-use std::rc::Rc;
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+    rc::Rc,
+};
 
 use hyper::{Method, Response, Version, http::request::Parts};
 
@@ -25,42 +30,73 @@ pub(crate) use self::{
     reply::Reply,
 };
 use self::{
-    forward::forward,
+    forward::Forwarding,
     prepare::{Outcome, prepare},
+    tries::tries,
 };
 use super::client::{ClientBody, Link};
 
-/// Answers a request. `framed`: or why it has no length that can be trusted.
-pub(crate) async fn handle(
+/// An answer to come.
+pub(crate) type Handled = Pin<Box<dyn Future<Output = Response<Reply>>>>;
+
+/// Answers a request. `framed`: or why it has no length that can be trusted. What can be done at once
+/// is, and is no part of the future, in which everything has its room for as long as it lives.
+pub(crate) fn handle(
+    link: &Rc<Link>,
+    parts: Parts,
+    body: ClientBody,
+    framed: Result<(), Refusal>,
+) -> Handled {
+    let (old, head) = (
+        parts.version < Version::HTTP_2,
+        parts.method == Method::HEAD,
+    );
+    let begun = begin(link, parts, body, framed);
+    let last = is_last(link);
+    let end = move |mut response: Response<Reply>| {
+        if !old {
+            if head {
+                answer::without_body(&mut response);
+            }
+        } else if last {
+            answer::close(response.headers_mut());
+        }
+        response
+    };
+    match begun {
+        Ok(mut forwarding) => Box::pin(async move {
+            let answered = tries(&mut forwarding).await;
+            end(forwarding.end(answered))
+        }),
+        Err(response) => Box::pin(ready(end(*response))),
+    }
+}
+
+/// Looks at a request.
+///
+/// # Errors
+///
+/// The answer, where it is Weir's.
+fn begin(
     link: &Rc<Link>,
     mut parts: Parts,
     body: ClientBody,
     framed: Result<(), Refusal>,
-) -> Response<Reply> {
+) -> Result<Forwarding, Box<Response<Reply>>> {
     let mut exchange = Exchange::begin(link);
     let service = exchange.service.clone();
-    let old = parts.version < Version::HTTP_2;
-    let head = parts.method == Method::HEAD;
     exchange.asks(&parts);
     let outcome = framed.and_then(|()| prepare(link, &service.plan, &mut parts));
-    let mut response = match outcome {
-        Ok(Outcome::Ready(ready)) => forward(exchange, ready, parts, body).await,
-        Ok(Outcome::Answer(response)) => answered_here(exchange, *response),
+    match outcome {
+        Ok(Outcome::Ready(ready)) => Forwarding::begin(exchange, ready, parts, body),
+        Ok(Outcome::Answer(response)) => Err(Box::new(answered_here(exchange, *response))),
         Err(refusal) => {
             if let Refusal::Malformed(_) = refusal {
                 service.stats().malformed.add(1);
             }
-            answered_here(exchange, refusal.answer())
+            Err(Box::new(answered_here(exchange, refusal.answer())))
         }
-    };
-    if !old {
-        if head {
-            answer::without_body(&mut response);
-        }
-    } else if is_last(link) {
-        answer::close(response.headers_mut());
     }
-    response
 }
 
 fn answered_here(mut exchange: Exchange, response: Response<Reply>) -> Response<Reply> {

@@ -9,7 +9,6 @@ mod wire;
 
 use std::{
     future::poll_fn,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -26,7 +25,7 @@ use super::{ClientBody, Link, SECOND, linger::linger, passed};
 use crate::proxy::{
     h1::{Body, Broken, Outgoing},
     io::Stream,
-    request::{Refusal, Reply, handle},
+    request::{Handled, Refusal, Reply, handle},
     timers::{Timer, ticks},
 };
 
@@ -153,13 +152,8 @@ async fn coming(link: &Link, wire: &Wire, timer: &Timer) -> Result<Head, Instead
     .await
 }
 
-/// Begins to have a request answered. In a box of this request's: the next may be another
-/// connection's, and in the same memory.
-fn begin<'a>(
-    link: &'a Rc<Link>,
-    wire: &Rc<Wire>,
-    head: Head,
-) -> Pin<Box<impl Future<Output = Response<Reply>> + use<'a>>> {
+/// Begins to have a request answered.
+fn begin(link: &Rc<Link>, wire: &Rc<Wire>, head: Head) -> Handled {
     let (body, framed) = match head.body {
         Ok(Body::Ended) => (ClientBody::Empty, Ok(())),
         Ok(body) => {
@@ -173,7 +167,7 @@ fn begin<'a>(
     parts.uri = head.uri;
     parts.version = head.version;
     parts.headers = head.headers;
-    Box::pin(handle(link, parts, body, framed))
+    handle(link, parts, body, framed)
 }
 
 /// An answer as it is sent, and whether the connection outlives it.

@@ -147,7 +147,7 @@ impl Server<'_> {
                     None => return Poll::Ready(Ok(())),
                     Some(asked) => {
                         let (request, respond) = asked?;
-                        spawn_local(stream::serve(self.link.clone(), request, respond));
+                        spawn_local(stream::serve(self.link, request, respond));
                     }
                 },
             }

@@ -1,10 +1,10 @@
 //! A request on a stream of HTTP/2, and its answer.
 
 use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
+    future::{Future, poll_fn},
+    pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -19,45 +19,48 @@ use super::FromStream;
 use crate::proxy::{
     client::{ClientBody, Link},
     headers::connection,
-    request::{Reply, handle},
+    request::{Handled, Reply, handle},
 };
 
 /// Answers a request.
-pub(super) async fn serve(
-    link: Rc<Link>,
+pub(super) fn serve(
+    link: &Rc<Link>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
+    respond: SendResponse<Bytes>,
+) -> impl Future<Output = ()> + use<> {
     let (parts, stream) = request.into_parts();
     let body = match stream.is_end_stream() {
         true => ClientBody::Empty,
         false => ClientBody::Two(FromStream::new(stream, &parts.headers)),
     };
-    let response = {
-        let mut handled = pin!(handle(&link, parts, body, Ok(())));
-        poll_fn(|cx| match handled.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
-            // The client does not want it any more.
-            Poll::Pending => respond.poll_reset(cx).map(|_| None),
-        })
-        .await
-    };
-    if let Some(response) = response {
-        // An error: the stream is gone, and nobody to be told.
-        let _ = answer(&link, response, respond).await;
+    answer(link.clone(), handle(link, parts, body, Ok(())), respond)
+}
+
+/// Waits for the answer, and sends it.
+async fn answer(link: Rc<Link>, mut handled: Handled, mut respond: SendResponse<Bytes>) {
+    let response = poll_fn(|cx| match handled.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        // The client does not want it any more.
+        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+    });
+    let begun = (response.await).and_then(|response| begin(&link, response, respond).ok());
+    drop(handled);
+    if let Some((reply, Some(stream))) = begun {
+        // An error: the stream is gone, and nobody is left to be told.
+        let _ = send(reply, stream).await;
     }
 }
 
-/// Sends an answer to its end.
+/// Sends an answer's head; what is to follow it, and where.
 ///
 /// # Errors
 ///
 /// The stream is gone.
-async fn answer(
+fn begin(
     link: &Link,
     response: Response<Reply>,
     mut respond: SendResponse<Bytes>,
-) -> Result<(), h2::Error> {
+) -> Result<(Reply, Option<SendStream<Bytes>>), h2::Error> {
     let (mut parts, mut reply) = response.into_parts();
     let headers = &mut parts.headers;
     if let Some(lines) = reply.take_lines() {
@@ -70,26 +73,32 @@ async fn answer(
         headers.insert(DATE, date);
     }
     let ended = reply.is_end_stream();
-    if let (false, Some(length)) = (ended, reply.size_hint().exact())
+    if !ended
+        && let Some(length) = reply.size_hint().exact()
         && !headers.contains_key(CONTENT_LENGTH)
     {
         headers.insert(CONTENT_LENGTH, length.into());
     }
-    let mut stream = respond.send_response(Response::from_parts(parts, ()), ended)?;
-    if ended {
-        return Ok(());
-    }
+    let stream = respond.send_response(Response::from_parts(parts, ()), ended)?;
+    Ok((reply, (!ended).then_some(stream)))
+}
+
+/// Sends an answer's body.
+///
+/// # Errors
+///
+/// The stream is gone.
+async fn send(mut reply: Reply, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
     // The first piece waits for no room: it may be all.
     let mut begun = false;
     loop {
         let frame = poll_fn(|cx| {
-            if let Poll::Ready(reset) = stream.poll_reset(cx) {
-                return Poll::Ready(Err(reset.map_or_else(|error| error, Into::into)));
+            if let Poll::Ready(gone) = gone(&mut stream, cx) {
+                return Poll::Ready(Err(gone));
             }
             Pin::new(&mut reply).poll_frame(cx).map(Ok)
-        })
-        .await?;
-        let frame = match frame {
+        });
+        let frame = match frame.await? {
             None => return stream.send_data(Bytes::new(), true),
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
@@ -99,11 +108,11 @@ async fn answer(
         };
         match frame.into_data() {
             Ok(piece) => {
-                let last = reply.is_end_stream();
-                if begun {
-                    room(&mut stream, piece.len()).await?;
+                if std::mem::replace(&mut begun, true) {
+                    stream.reserve_capacity(piece.len());
+                    poll_fn(|cx| room(&mut stream, cx)).await?;
                 }
-                begun = true;
+                let last = reply.is_end_stream();
                 stream.send_data(piece, last)?;
                 if last {
                     return Ok(());
@@ -117,28 +126,24 @@ async fn answer(
     }
 }
 
-/// Waits until the client takes some of so many bytes.
+/// Ready once there is room for some of what is to be sent.
 ///
 /// # Errors
 ///
 /// The stream is gone.
-async fn room(stream: &mut SendStream<Bytes>, bytes: usize) -> Result<(), h2::Error> {
-    stream.reserve_capacity(bytes);
-    poll_fn(|cx| {
-        while stream.capacity() == 0 {
-            match stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                Poll::Ready(None) => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
-                Poll::Pending => match stream.poll_reset(cx) {
-                    Poll::Ready(reset) => {
-                        return Poll::Ready(Err(reset.map_or_else(|error| error, Into::into)));
-                    }
-                    Poll::Pending => return Poll::Pending,
-                },
-            }
+fn room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    while stream.capacity() == 0 {
+        match stream.poll_capacity(cx) {
+            Poll::Ready(Some(more)) => drop(more?),
+            Poll::Ready(None) => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+            Poll::Pending => return Poll::Ready(Err(ready!(gone(stream, cx)))),
         }
-        Poll::Ready(Ok(()))
-    })
-    .await
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Ready once the client has reset the stream, or the connection is over.
+fn gone(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<h2::Error> {
+    let reset = ready!(stream.poll_reset(cx));
+    Poll::Ready(reset.map_or_else(|error| error, Into::into))
 }
