@@ -1,22 +1,23 @@
 //! The date in answers that have none (RFC 9110, section 6.6.1): written once a tick of a worker's
 //! clock, and not for each.
 
-use std::{cell::Cell, rc::Rc, time::SystemTime};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::SystemTime,
+};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use http::HeaderValue;
 
 use super::timers::Timers;
-
-/// Bytes of a date.
-const LENGTH: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 
 /// A worker's.
 pub(crate) struct Date {
     timers: Rc<Timers>,
     /// The tick that it was written at.
     tick: Cell<u32>,
-    text: Cell<[u8; LENGTH]>,
+    value: RefCell<HeaderValue>,
 }
 
 impl Date {
@@ -25,38 +26,31 @@ impl Date {
         Self {
             timers: timers.clone(),
             tick: Cell::new(timers.now()),
-            text: Cell::new(text()),
+            value: RefCell::new(now()),
         }
     }
 
     /// Writes its header.
     pub(crate) fn put(&self, head: &mut BytesMut) {
         head.put(&b"date: "[..]);
-        head.put(&self.text()[..]);
+        head.put(self.value().as_bytes());
         head.put(&b"\r\n"[..]);
     }
 
     /// It as a header's value.
-    pub(crate) fn value(&self) -> Option<HeaderValue> {
-        HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&self.text())).ok()
-    }
-
-    fn text(&self) -> [u8; LENGTH] {
+    pub(crate) fn value(&self) -> HeaderValue {
+        let value = &mut *self.value.borrow_mut();
         if self.tick.replace(self.timers.now()) != self.timers.now() {
-            self.text.set(text());
+            *value = now();
         }
-        self.text.get()
+        value.clone()
     }
 }
 
-fn text() -> [u8; LENGTH] {
-    let mut text = [b' '; LENGTH];
+fn now() -> HeaderValue {
     let date = httpdate::fmt_http_date(SystemTime::now());
-    // They are all of one length.
-    for (to, from) in text.iter_mut().zip(date.bytes()) {
-        *to = from;
-    }
-    text
+    // Letters, digits and the like.
+    HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -87,21 +87,18 @@ fn begin(
     let service = exchange.service.clone();
     exchange.asks(&parts);
     let outcome = framed.and_then(|()| prepare(link, &service.plan, &mut parts));
-    match outcome {
-        Ok(Outcome::Ready(ready)) => Forwarding::begin(exchange, ready, parts, body),
-        Ok(Outcome::Answer(response)) => Err(Box::new(answered_here(exchange, *response))),
+    let response = match outcome {
+        Ok(Outcome::Ready(ready)) => return Forwarding::begin(exchange, ready, parts, body),
+        Ok(Outcome::Answer(response)) => response,
         Err(refusal) => {
             if let Refusal::Malformed(_) = refusal {
                 service.stats().malformed.add(1);
             }
-            Err(Box::new(answered_here(exchange, refusal.answer())))
+            Box::new(refusal.answer())
         }
-    }
-}
-
-fn answered_here(mut exchange: Exchange, response: Response<Reply>) -> Response<Reply> {
+    };
     exchange.answered_here(response.status().as_u16());
-    response
+    Err(response)
 }
 
 /// Whether the connection has served as many requests as it may.

@@ -31,7 +31,7 @@ impl FromStream {
     }
 
     /// The next piece. A stream that the client resets has no end, whichever reason it gives.
-    pub(in super::super) fn poll_frame(
+    pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -50,12 +50,12 @@ impl FromStream {
     }
 
     /// Whether nothing more comes.
-    pub(in super::super) fn is_end_stream(&self) -> bool {
+    pub(crate) fn is_end_stream(&self) -> bool {
         self.stream.is_end_stream()
     }
 
     /// How much comes.
-    pub(in super::super) fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         self.length
             .map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -67,10 +67,8 @@ fn begin(
         lines.add_to(headers);
     }
     connection::strip_for_http2(headers);
-    if !headers.contains_key(DATE)
-        && let Some(date) = link.worker.date.value()
-    {
-        headers.insert(DATE, date);
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, link.worker.date.value());
     }
     let ended = reply.is_end_stream();
     if !ended
