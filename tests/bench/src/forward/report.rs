@@ -181,13 +181,12 @@ fn aims(results: &Results) -> String {
 
 /// What was measured elsewhere, and says so.
 const ELSEWHERE: &str = "\
-On another machine, AMD EPYC with 2 CPUs, at commit b4d1fef (11 rounds of a million frames, medians), \
-nanoseconds added, steady and new: floor 84 and 88, `dsr` 124 and 120, `nat` 133 and 136, `full-nat` 180 \
-and 1,565, nftables DNAT 1,284 and 3,244, with masquerade 1,500 and 4,630. Of nftables' that is for `dsr` \
-1/10.4 and 1/27, for `nat` 1/9.7 and 1/24, and for `full-nat` of masquerade's 1/8.3 and 1/3.0; of the \
-floor's packets a second, `dsr` sent 86 and 89%, `nat` 83 and 84%. No program that looks up a service, a \
-slot and a backend has been seen to take as little as 90% of the floor leave: the smallest of [the \
-others](benchmarks.md#others) takes 31 ns.
+On another machine, Intel Xeon with 2 CPUs, at commit f37577c, nanoseconds added, steady and new: floor 56 \
+and 36, `dsr` 81 and 54, `nat` 90 and 75, `full-nat` 137 and 998, nftables DNAT 732 and 2,720, with \
+masquerade 709 and 3,993. Of nftables' that is for `dsr` 1/9.1 and 1/50, for `nat` 1/8.1 and 1/36, and for \
+`full-nat` of masquerade's 1/5.2 and 1/4.0; of the floor's packets a second, `dsr` sent 84 and 87%, `nat` 79 \
+and 75%. 90% of the floor leave 15 ns there, and no program that looks up a service, a slot and a backend has \
+been seen to take as little: the smallest of [the others](benchmarks.md#others) takes 31 ns.
 ";
 
 /// What a program may take beside the redirect, what Weir's take, and for what.
