@@ -155,7 +155,7 @@ fn who_is_not_found_any_more_keeps_its_connections() -> Result<()> {
     let mut held = scene.hold(CONNECTIONS)?;
     ensure!(held.of("be3") > 0);
     arp(&scene, 2, "off")?;
-    retry(PATIENCE * 2, || says_why(&scene, "be3", "no answer from"))?;
+    retry(PATIENCE * 4, || says_why(&scene, "be3", "no answer from"))?;
     let others = scene.hold(CONNECTIONS)?;
     assert_eq!(others.of("be3"), 0);
     let _old = scene.agent.take_over()?;

@@ -86,6 +86,8 @@ async fn follows_a_listener_that_comes_and_goes() {
 async fn checks_leave_no_port_in_time_wait() {
     const CHECKS: usize = 200;
     let server = Server::answering(vec![status(204).into()]).await;
+    // Whose connection had the port before the server.
+    let others = in_time_wait(server.address.port());
     for kind in [Kind::Tcp, get()] {
         let mut targets = vec![target(server.address, kind); CHECKS];
         for (index, target) in targets.iter_mut().enumerate() {
@@ -97,7 +99,8 @@ async fn checks_leave_no_port_in_time_wait() {
             assert_eq!(checker.verdict().await.0, Health::Healthy);
         }
     }
-    assert_eq!(in_time_wait(server.address.port()), 0);
+    let waiting = in_time_wait(server.address.port());
+    assert!(waiting <= others, "{waiting}, and {others} before");
 }
 
 /// IPv4 sockets in TIME_WAIT to or from `port`.
