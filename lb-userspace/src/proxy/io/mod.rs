@@ -1,4 +1,4 @@
-//! Bytes between sockets and hyper.
+//! Bytes between sockets and who speaks HTTP on them.
 
 mod frames;
 mod http2_io;
