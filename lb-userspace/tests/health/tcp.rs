@@ -86,7 +86,7 @@ async fn follows_a_listener_that_comes_and_goes() {
 async fn checks_leave_no_port_in_time_wait() {
     const CHECKS: usize = 200;
     let server = Server::answering(vec![status(204).into()]).await;
-    // Whose connection had the port before the server.
+    // Connections of others, who had the port before the server.
     let others = in_time_wait(server.address.port());
     for kind in [Kind::Tcp, get()] {
         let mut targets = vec![target(server.address, kind); CHECKS];
@@ -99,20 +99,21 @@ async fn checks_leave_no_port_in_time_wait() {
             assert_eq!(checker.verdict().await.0, Health::Healthy);
         }
     }
-    let waiting = in_time_wait(server.address.port());
-    assert!(waiting <= others, "{waiting}, and {others} before");
+    let mut waiting = in_time_wait(server.address.port());
+    waiting.retain(|ends| !others.contains(ends));
+    assert!(waiting.is_empty(), "{waiting:?}");
 }
 
-/// IPv4 sockets in TIME_WAIT to or from `port`.
-fn in_time_wait(port: u16) -> usize {
+/// Both ends of the IPv4 sockets in TIME_WAIT to or from `port`.
+fn in_time_wait(port: u16) -> Vec<[String; 2]> {
     let port = format!(":{port:04X}");
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     assert!(table.contains(&port), "the listener is not listed");
-    let waiting = |line: &&str| {
+    let waiting = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
-        let ends = [fields.next(), fields.next()];
-        let ours = ends.iter().flatten().any(|end| end.ends_with(&port));
-        ours && fields.next() == Some("06")
+        let ends = [fields.next()?, fields.next()?];
+        let ours = ends.iter().any(|end| end.ends_with(&port));
+        (ours && fields.next() == Some("06")).then(|| ends.map(str::to_owned))
     };
-    table.lines().filter(waiting).count()
+    table.lines().filter_map(waiting).collect()
 }

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    net::{Ipv6Addr, TcpListener},
     thread,
 };
 
@@ -68,14 +67,8 @@ fn large_bodies_pass_without_being_kept() -> Result<()> {
 /// with NO_ERROR servers say that they need no more of a request.
 #[test]
 fn an_upload_that_its_client_resets_is_no_whole_one() -> Result<()> {
-    const PORT: u16 = 8081;
     let scene = Scene::new(1, &json!({}), &json!({}))?;
-    let backend = &scene.lab.backends()[0];
-    let listener =
-        (backend.namespace).run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)))??;
-    let path = format!("/v1/pools/web/backends/{}", backend.name);
-    let address = format!("{}:{PORT}", backend.addresses.v4);
-    (scene.agent).change("PUT", &path, &json!({ "address": address }))?;
+    let listener = scene.listen_as("be1", 8081)?;
     for reason in [0u32, 8] {
         let mut client = scene.connect()?;
         let asks = [

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv6Addr, TcpListener},
+    net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Backend, retry};
+use lab::retry;
 use serde_json::json;
 use weir_tests::agent::PATIENCE;
 
@@ -25,10 +25,7 @@ struct Fickle {
 }
 
 impl Fickle {
-    fn start(backend: &Backend, port: u16) -> Result<Fickle> {
-        let listener = backend
-            .namespace
-            .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))??;
+    fn start(listener: TcpListener) -> Fickle {
         let requests = Arc::new(AtomicU64::new(0));
         let counted = requests.clone();
         // It ends with the test's process.
@@ -52,21 +49,14 @@ impl Fickle {
                 });
             }
         });
-        Ok(Fickle { requests })
+        Fickle { requests }
     }
 }
 
 #[test]
 fn asks_again_where_an_old_connection_closed() -> Result<()> {
-    const PORT: u16 = 8081;
     let scene = Scene::new(1, &json!({}), &json!({}))?;
-    let backend = &scene.lab.backends()[0];
-    let fickle = Fickle::start(backend, PORT)?;
-    let path = format!("/v1/pools/web/backends/{}", backend.name);
-    let address = format!("{}:{PORT}", backend.addresses.v4);
-    scene
-        .agent
-        .change("PUT", &path, &json!({ "address": address }))?;
+    let fickle = Fickle::start(scene.listen_as("be1", 8081)?);
     let url = scene.url("/");
     for _ in 0..5 {
         ensure!(scene.get(&[&url])? == "ok");
@@ -211,15 +201,7 @@ fn asks_another_when_one_is_slow() -> Result<()> {
     });
     let mut scene = Scene::new(1, &http, &json!({}))?;
     // One that accepts connections and never says a word.
-    let backend = scene.lab.backends()[0].clone();
-    let mute = backend
-        .namespace
-        .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 8082)))??;
-    let path = "/v1/pools/web/backends/mute";
-    let address = format!("{}:8082", backend.addresses.v4);
-    scene
-        .agent
-        .change("PUT", path, &json!({ "address": address }))?;
+    let mute = scene.listen_as("mute", 8082)?;
     let begun = Instant::now();
     for _ in 0..6 {
         ensure!(scene.get(&[&scene.url("/name")])? == "be1\n");

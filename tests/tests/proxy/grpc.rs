@@ -1,6 +1,6 @@
 //! gRPC through the proxy: HTTP/2 on both sides, streams and trailers.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::channel::mpsc;
@@ -38,15 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[test]
 fn carries_calls_streams_and_their_status() -> Result<()> {
     let scene = Scene::new(1, &json!({}), &json!({ "http": { "version": "2" } }))?;
-    let backend = &scene.lab.backends()[0];
-    let listener = (backend.namespace)
-        .run(|| std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)))??;
+    let listener = scene.listen_as("be1", PORT)?;
     listener.set_nonblocking(true)?;
-    let address = format!("{}:{PORT}", backend.addresses.v4);
-    let path = "/v1/pools/web/backends/be1";
-    scene
-        .agent
-        .change("PUT", path, &json!({ "address": address }))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

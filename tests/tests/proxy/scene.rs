@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     process::Output,
     time::Duration,
 };
@@ -66,6 +66,17 @@ impl Scene {
             vip,
             lab,
         })
+    }
+
+    /// Has a backend of the pool, new or not, be whoever listens here: on a port of the lab's first.
+    pub(crate) fn listen_as(&self, name: &str, port: u16) -> Result<TcpListener> {
+        let backend = &self.lab.backends()[0];
+        let listener =
+            (backend.namespace).run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))??;
+        let path = format!("/v1/pools/web/backends/{name}");
+        let address = format!("{}:{port}", backend.addresses.v4);
+        (self.agent).change("PUT", &path, &json!({ "address": address }))?;
+        Ok(listener)
     }
 
     /// Where clients ask.

@@ -109,10 +109,8 @@ pub fn strip_response(headers: &mut HeaderMap) {
 
 /// Takes away what HTTP/2 has no place for (RFC 9113, 8.2.2), whoever has put it in an answer.
 pub fn strip_for_http2(headers: &mut HeaderMap) {
-    let alien = |name: &&HeaderName| TE == **name || HOP_BY_HOP.contains(name);
-    while let Some(name) = headers.keys().find(alien).cloned() {
-        headers.remove(name);
-    }
+    headers.remove(TE);
+    strip_known(headers);
 }
 
 /// Whether a header, whose name is as it was sent, goes whether `Connection` names it or not.

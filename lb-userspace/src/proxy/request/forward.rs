@@ -112,7 +112,7 @@ impl Forwarding {
             ..
         } = self;
         let service = exchange.service.clone();
-        let route = service.plan.routes.at(self.route);
+        let route = &service.plan.routes.routes()[self.route];
         let source = exchange.source.as_ref();
         mirror(&exchange.link, &service, route, &head, source);
         let mut cookie = None;

@@ -21,7 +21,7 @@ use crate::proxy::{
 pub(super) async fn tries(forwarding: &mut Forwarding) -> Result<(AnswerHead, Lease), Failure> {
     let timers = forwarding.exchange.link.worker.timers.clone();
     let service = forwarding.exchange.service.clone();
-    let route = service.plan.routes.at(forwarding.route);
+    let route = &service.plan.routes.routes()[forwarding.route];
     let Forwarding {
         exchange,
         head,

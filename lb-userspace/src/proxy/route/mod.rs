@@ -132,15 +132,6 @@ impl Table {
         &self.routes
     }
 
-    /// The route with a number.
-    ///
-    /// # Panics
-    ///
-    /// Where it is no route's of this table.
-    pub fn at(&self, number: usize) -> &Route {
-        &self.routes[number]
-    }
-
     fn index(&self, host: &str) -> &Index {
         if self.exact.is_empty() && self.wildcards.is_empty() {
             return &self.any;

@@ -14,8 +14,6 @@ pub(crate) struct FromStream {
     stream: RecvStream,
     /// How long it is, where the client has said so; h2 holds it to that.
     length: Option<u64>,
-    /// Whether only trailers may come.
-    whole: bool,
 }
 
 impl FromStream {
@@ -26,7 +24,6 @@ impl FromStream {
         Self {
             stream,
             length: said.filter(|_| lengths.next().is_none()),
-            whole: false,
         }
     }
 
@@ -36,14 +33,11 @@ impl FromStream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let broken = |_| BodyError::Client;
-        if !self.whole {
-            if let Some(data) = ready!(self.stream.poll_data(cx)) {
-                let data = data.map_err(broken)?;
-                // It fails where the stream is gone, which the next piece tells.
-                let _ = self.stream.flow_control().release_capacity(data.len());
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            self.whole = true;
+        if let Some(data) = ready!(self.stream.poll_data(cx)) {
+            let data = data.map_err(broken)?;
+            // It fails where the stream is gone, which the next piece tells.
+            let _ = self.stream.flow_control().release_capacity(data.len());
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let trailers = ready!(self.stream.poll_trailers(cx)).map_err(broken)?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
