@@ -222,7 +222,9 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
             text,
             "\n## Packets\n\n\
              Written by `cargo xtask bench forward` {}.\n\n\
-             Datagrams of 60 bytes with checksums, {rounds} rounds, all by turns in one run; medians. A \
+             Datagrams of 60 bytes with checksums, {rounds} rounds, all by turns in one run, everything set up \
+             anew after every three, since a frame costs some tens of nanoseconds more or less from one \
+             set-up to the next, whoever forwards it; medians. A \
              generator in the kernel (BPF_PROG_TEST_RUN with live frames) sends eight million frames a round, through nftables one \
              million, from a client's namespace over veth; sixteen backends are behind one link. The generator, \
              the balancer and the backends' NIC, which counts and drops, share one core: the time that \
