@@ -42,10 +42,10 @@ pub(crate) struct Contender {
 }
 
 /// Frames of a round. The end of a call of the generator takes some ten milliseconds more or
-/// less: so many that this is a nanosecond a frame or two.
-const FRAMES: u32 = 8_000_000;
+/// less: so many that this is five nanoseconds a frame, which many rounds even out.
+const FRAMES: u32 = 2_000_000;
 /// The same for nftables, whose frames take several times as long.
-const SLOW: u32 = 1_000_000;
+const SLOW: u32 = 500_000;
 /// The same for new flows of those that remember each: well below a million ports, and below
 /// conntrack's usual limit of 262,144.
 const REMEMBERED: u32 = 200_000;

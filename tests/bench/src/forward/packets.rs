@@ -34,28 +34,21 @@ pub(crate) struct Series {
     pub(crate) rounds: Vec<Round>,
 }
 
-/// How often all are set up anew. From one set-up to the next a frame costs some tens of nanoseconds
-/// more or less, whoever forwards it: most likely by which places of the caches frames and tables share.
-const SET_UPS: usize = 5;
-
 /// All contenders by turns. Everything but the agent runs on one core: the generator, and in
 /// the softirqs that it raises, the balancer's NIC and the backends'.
 pub(crate) fn measure(quick: bool, only: &str) -> Result<Vec<Series>> {
     cpu::pin(cpu::last()?)?;
-    let (set_ups, rounds, part) = if quick { (1, 2, 20) } else { (SET_UPS, 3, 1) };
-    let mut all: Vec<Series> = Vec::new();
-    for set_up in 0..set_ups {
-        let mut contenders = contender::all()?;
-        contenders.retain(|one| [DROP, RELAY].contains(&one.name) || one.name.contains(only));
-        if set_up == 0 {
-            all = contenders.iter().flat_map(series).collect();
-        }
-        for _ in 0..rounds {
-            for (contender, series) in contenders.iter_mut().zip(all.chunks_mut(2)) {
-                for series in series {
-                    interrupt::check()?;
-                    series.rounds.push(round(contender, series.kind, part)?);
-                }
+    let mut contenders = contender::all()?;
+    contenders.retain(|one| [DROP, RELAY].contains(&one.name) || one.name.contains(only));
+    // Short rounds, and many: on a shared machine what a frame costs changes within seconds, by more
+    // than what contenders differ by, and for those that come one after the other alike.
+    let (rounds, part) = if quick { (2, 10) } else { (41, 1) };
+    let mut all: Vec<Series> = contenders.iter().flat_map(series).collect();
+    for _ in 0..rounds {
+        for (contender, series) in contenders.iter_mut().zip(all.chunks_mut(2)) {
+            for series in series {
+                interrupt::check()?;
+                series.rounds.push(round(contender, series.kind, part)?);
             }
         }
     }
