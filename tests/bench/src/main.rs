@@ -15,7 +15,12 @@ mod wrk;
 
 use anyhow::Result;
 use clap::Parser;
+use mimalloc::MiMalloc;
 use weir_tests::cpu;
+
+/// The agent's: what changes cost is measured in this process.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Weir's benchmarks.
 #[derive(Parser)]

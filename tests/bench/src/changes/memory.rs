@@ -1,10 +1,10 @@
 //! Memory, by what it is for.
 
-use std::fs;
+use std::{env, fs, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapInfo;
-use lab::Lab;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Scale,
@@ -12,34 +12,37 @@ use super::{
     scene::{self, Scene},
 };
 
-/// Bytes of this process and of the maps that it has made.
-#[derive(Clone, Copy, Debug)]
+/// Bytes of a process and of the maps that it has made.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) process: u64,
     pub(crate) maps: u64,
 }
 
+/// What [`tell`] tells.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    all: Memory,
+    /// Bytes of an entry in each of [`FLOWS`].
+    flows: Vec<u64>,
+}
+
+/// What is remembered of flows, and in which maps.
+const FLOWS: [(&str, &[&str]); 3] = [
+    ("a flow of a tracked slot", &["FLOWS"]),
+    ("a flow of `full-nat`", &["NAT_FORWARD", "NAT_RETURN"]),
+    ("a client's affinity", &["AFFINITIES"]),
+];
+
 /// What a service and a backend more take, with tables made for what there is, and a flow.
-pub(crate) fn measure(lab: &Lab, scale: Scale, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(scale: Scale, report: &mut Report) -> Result<()> {
     let (few, many) = (scale.services / 8, scale.services);
-    let mut flows = Vec::new();
-    let mut of = |services, backends| -> Result<Memory> {
-        let document = scene::document(services, backends);
-        let scale = Scale {
-            services,
-            backends,
-            ..scale
-        };
-        let config = scene::config(lab, scale, &document)?;
-        drop(document);
-        let scene = Scene::start(lab, scale, config)?;
-        trim();
-        flows = flow_bytes(&scene)?;
-        now(&scene)
-    };
-    let start = of(few, few)?;
-    let services = of(many, many)?;
-    let backends = of(many, scale.backends)?;
+    let start = ask(few, few)?.all;
+    let services = ask(many, many)?.all;
+    let Told {
+        all: backends,
+        flows,
+    } = ask(many, scale.backends)?;
     let each = |small: Memory, large: Memory, count: usize| Memory {
         process: large.process.saturating_sub(small.process) / count as u64,
         maps: large.maps.saturating_sub(small.maps) / count as u64,
@@ -53,9 +56,44 @@ pub(crate) fn measure(lab: &Lab, scale: Scale, report: &mut Report) -> Result<()
         each(services, backends, scale.backends - many),
     );
     report.memory("all of it", backends);
-    for (name, maps) in flows {
+    for ((name, _), maps) in FLOWS.into_iter().zip(flows) {
         report.memory(name, Memory { process: 0, maps });
     }
+    Ok(())
+}
+
+/// What so many services take, and so many backends in all: in a process of its own, in which nothing
+/// was before that may have left memory to it.
+fn ask(services: usize, backends: usize) -> Result<Told> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["changes", "--memory"]);
+    let output = command
+        .args([services, backends].map(|count| count.to_string()))
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "measuring memory: {said}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Tells [`ask`].
+pub(crate) fn tell(services: usize, backends: usize) -> Result<()> {
+    let scale = Scale {
+        services,
+        backends,
+        rounds: 0,
+    };
+    let told = scene::inside(|lab, _| {
+        let document = scene::document(services, backends);
+        let config = scene::config(lab, scale, &document)?;
+        drop(document);
+        let scene = Scene::start(lab, scale, config)?;
+        let flows = FLOWS.iter().map(|(_, maps)| entry_bytes(&scene, maps));
+        Ok(Told {
+            all: now(&scene)?,
+            flows: flows.collect::<Result<_>>()?,
+        })
+    })?;
+    println!("{}", serde_json::to_string(&told)?);
     Ok(())
 }
 
@@ -79,18 +117,13 @@ pub(crate) fn map_bytes(id: u32) -> Result<u64> {
     Ok(line.context("the kernel does not tell")?.trim().parse()?)
 }
 
-/// Bytes of a flow in each of the tables that remember some.
-fn flow_bytes(scene: &Scene) -> Result<Vec<(&'static str, u64)>> {
-    let of_all = |name: &str| -> Result<u64> {
+/// Bytes of an entry in each of these maps, together.
+fn entry_bytes(scene: &Scene, names: &[&str]) -> Result<u64> {
+    let of_one = |name: &&str| -> Result<u64> {
         let (id, entries) = find(scene, name)?;
         Ok(map_bytes(id)? / u64::from(entries))
     };
-    let full_nat = of_all("NAT_FORWARD")? + of_all("NAT_RETURN")?;
-    Ok(vec![
-        ("a flow of a tracked slot", of_all("FLOWS")?),
-        ("a flow of `full-nat`", full_nat),
-        ("a client's affinity", of_all("AFFINITIES")?),
-    ])
+    names.iter().map(of_one).sum()
 }
 
 /// A map's id, and how many entries it may have.
@@ -112,10 +145,4 @@ fn resident() -> Result<u64> {
         .find_map(|line| line.strip_prefix("RssAnon:"));
     let kilobytes = line.context("the kernel does not tell")?;
     Ok(kilobytes.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-}
-
-/// Gives freed memory back, so that it is not taken for what is used.
-fn trim() {
-    // SAFETY: takes no pointers, and other threads may go on allocating meanwhile.
-    unsafe { libc::malloc_trim(0) };
 }

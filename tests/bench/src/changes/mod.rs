@@ -10,7 +10,8 @@ mod watcher;
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::Result;
-use lab::{Lab, Plan};
+use lab::Lab;
+use tokio::runtime::Runtime;
 
 use self::{report::Report, scene::Scene};
 
@@ -23,6 +24,10 @@ pub(crate) struct Arguments {
     /// Where to write the report, in Markdown.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Tell what so many services take, and so many backends in all, and nothing else: the
+    /// benchmark asks itself.
+    #[arg(long, hide = true, num_args = 2)]
+    memory: Option<Vec<usize>>,
 }
 
 /// How much of everything.
@@ -34,6 +39,9 @@ pub(crate) struct Scale {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(&[services, backends]) = arguments.memory.as_deref() {
+        return memory::tell(services, backends);
+    }
     let scale = match arguments.quick {
         true => Scale {
             services: 400,
@@ -46,23 +54,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             rounds: 31,
         },
     };
-    let lab = Lab::new(&Plan {
-        backends: 1,
-        ..Plan::default()
-    })?;
-    scene::reach_all(&lab)?;
     let mut report = Report::default();
-    lab.lb().run(|| -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        let _inside = runtime.enter();
-        single(&runtime, &lab, scale, &mut report)?;
-        large::start(&runtime, &lab, scale, &mut report)?;
-        large::flips(&runtime, &lab, scale, &mut report)?;
-        memory::measure(&lab, scale, &mut report)
-    })??;
-    drop(lab);
+    scene::inside(|lab, runtime| {
+        single(runtime, lab, scale, &mut report)?;
+        large::start(runtime, lab, scale, &mut report)?;
+        large::flips(runtime, lab, scale, &mut report)
+    })?;
+    memory::measure(scale, &mut report)?;
     checks::measure(arguments.quick, &mut report)?;
     print!("{}", report.tables());
     if let Some(output) = &arguments.output {
@@ -72,12 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// One backend of a thousand, in one ring of 65,536 slots.
-fn single(
-    runtime: &tokio::runtime::Runtime,
-    lab: &Lab,
-    scale: Scale,
-    report: &mut Report,
-) -> Result<()> {
+fn single(runtime: &Runtime, lab: &Lab, scale: Scale, report: &mut Report) -> Result<()> {
     let document = scene::document(1, 1000);
     let scene = Scene::start(lab, scale, scene::config(lab, scale, &document)?)?;
     runtime.block_on(async {

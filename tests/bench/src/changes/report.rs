@@ -126,8 +126,8 @@ impl Report {
         Ok(format!(
             "# What a change costs\n\n\
              Written by `cargo xtask bench changes` {}.\n\n\
-             The owner of the state with the real maps, in a network namespace; what asks and what \
-             watches run beside it. \"{WEIGHT}\", \"{LESS}\" and \"{MORE}\": of one backend in a \
+             The owner of the state with the real maps and the agent's allocator, in a network namespace; \
+             what asks and what watches run beside it. \"{WEIGHT}\", \"{LESS}\" and \"{MORE}\": of one backend in a \
              pool of 1,000 with a ring of 65,536 slots, by turns, from the request to the answer: it \
              is in the maps by then. The start and what follows it: {services} services with a pool \
              each and {backends} backends in all. \"{EACH_FIRST}\" and \"{EACH_LAST}\": one \
@@ -135,8 +135,8 @@ impl Report {
              services, spread over all, has another owner. \"{ALL_FIRST}\" and \"{ALL_LAST}\": one \
              verdict in a pool of 100 backends that {services} services share, each of which has a \
              ring of its own.\n\n\
-             Memory in the agent is what it has for itself (`RssAnon`); in maps it is what the kernel \
-             counts for them (`memlock`), with tables made for as many services and backends as \
+             Memory in the agent is what it has for itself (`RssAnon`), once the maps are filled, in a process \
+             for each size; in maps it is what the kernel counts for them (`memlock`), with tables made for as many services and backends as \
              there are, and for 1,048,576 flows. A backend more includes the slots that its pool's \
              ring has more. All of it: {services} services and {backends} backends, with empty \
              tables of flows.\n\n\

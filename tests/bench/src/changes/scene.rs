@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use lab::Lab;
+use lab::{Lab, Plan};
 use lb_userspace::{
     config::{Backend, Config, Draft, from_json},
     dataplane::{Attach, DataPlane, Interface, Limits, Options},
@@ -14,7 +14,10 @@ use lb_userspace::{
     proxy::Proxy,
     state::{self, Parts, Refused, State},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc,
+};
 
 use super::{
     Scale,
@@ -155,6 +158,20 @@ pub(crate) fn config(lab: &Lab, scale: Scale, document: &str) -> Result<Config> 
 
 fn vip(number: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number as u32)
+}
+
+/// At the balancer's place in a lab, where the way to every backend leads to the only one there is.
+pub(crate) fn inside<T: Send>(work: impl FnOnce(&Lab, &Runtime) -> Result<T> + Send) -> Result<T> {
+    let lab = Lab::new(&Plan {
+        backends: 1,
+        ..Plan::default()
+    })?;
+    reach_all(&lab)?;
+    lab.lb().run(|| {
+        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        let _inside = runtime.enter();
+        work(&lab, &runtime)
+    })?
 }
 
 /// Has the way to every backend lead to the lab's only one.
