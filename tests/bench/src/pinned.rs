@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use lab::{Lab, Namespace, Process};
 
 /// Starts what `program` adds to the command; `NAME.log` in the lab's directory gets what it says.
@@ -29,13 +29,5 @@ pub(crate) fn start(
 pub(crate) fn run(namespace: &Namespace, command: &str) -> Result<()> {
     let mut words = command.split(' ');
     let mut child = namespace.command(words.next().unwrap_or_default());
-    let output = child.args(words).output();
-    let output = output.with_context(|| format!("cannot run `{command}`"))?;
-    ensure!(
-        output.status.success(),
-        "{command}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    lab::run(child.args(words))
 }

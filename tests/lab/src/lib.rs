@@ -33,7 +33,7 @@ mod wiring;
 pub use address::Pair;
 pub use cargo::cargo;
 pub use name::{remove, remove_leftovers};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, run};
 pub use network::{Backend, Balancer, Lab};
 pub use ping::ping;
 pub use plan::{Plan, Wiring};

@@ -150,7 +150,10 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// Runs a command to its end, also where Ctrl-C comes meanwhile, which is for this process; the error
 /// has what it printed.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+///
+/// # Errors
+/// It cannot be started, or fails.
+pub fn run(command: &mut Command) -> Result<()> {
     let output = command
         .process_group(0)
         .stdin(Stdio::null())

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Lab, Plan, retry};
+use lab::{Lab, retry};
 use serde_json::{Value, json};
 use weir_tests::{cpu, memory, opened::opened};
 
@@ -52,11 +52,7 @@ pub(crate) fn measure(quick: bool, report: &mut Report) -> Result<()> {
 }
 
 fn one(backends: usize, interval: Duration) -> Result<Checks> {
-    let lab = Lab::new(&Plan {
-        backends: 1,
-        ..Plan::default()
-    })?;
-    scene::reach_all(&lab)?;
+    let lab = scene::lab()?;
     let server = &lab.backends()[0].namespace;
     server.ip("route add local 172.16.0.0/12 dev lo\n")?;
     let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, scene::PORT)))??;

@@ -135,9 +135,9 @@ impl Report {
              services, spread over all, has another owner. \"{ALL_FIRST}\" and \"{ALL_LAST}\": one \
              verdict in a pool of 100 backends that {services} services share, each of which has a \
              ring of its own.\n\n\
-             Memory in the agent is what it has for itself (`RssAnon`), once the maps are filled, in a process \
-             for each size; in maps it is what the kernel counts for them (`memlock`), with tables made for as many services and backends as \
-             there are, and for 1,048,576 flows. A backend more includes the slots that its pool's \
+             Memory in the agent is what it has for itself (`RssAnon`), once the maps are filled, in a \
+             process for each size; in maps it is what the kernel counts for them (`memlock`), with \
+             tables made for as many services and backends as there are, and for 1,048,576 flows. A backend more includes the slots that its pool's \
              ring has more. All of it: {services} services and {backends} backends, with empty \
              tables of flows.\n\n\
              Health checks: the agent as it is shipped, TCP checks of as many backends, in pools of a \

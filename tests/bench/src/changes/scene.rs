@@ -160,24 +160,26 @@ fn vip(number: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number as u32)
 }
 
-/// At the balancer's place in a lab, where the way to every backend leads to the only one there is.
-pub(crate) fn inside<T: Send>(work: impl FnOnce(&Lab, &Runtime) -> Result<T> + Send) -> Result<T> {
+/// A lab where the way to every backend leads to the only one there is.
+pub(crate) fn lab() -> Result<Lab> {
     let lab = Lab::new(&Plan {
         backends: 1,
         ..Plan::default()
     })?;
-    reach_all(&lab)?;
+    let way = lab.backends()[0].addresses.v4;
+    lab.lb()
+        .ip(&format!("route add 172.16.0.0/12 via {way}\n"))?;
+    Ok(lab)
+}
+
+/// At the balancer's place in such a lab, and in a runtime.
+pub(crate) fn inside<T: Send>(work: impl FnOnce(&Lab, &Runtime) -> Result<T> + Send) -> Result<T> {
+    let lab = lab()?;
     lab.lb().run(|| {
         let runtime = Builder::new_multi_thread().enable_all().build()?;
         let _inside = runtime.enter();
         work(&lab, &runtime)
     })?
-}
-
-/// Has the way to every backend lead to the lab's only one.
-pub(crate) fn reach_all(lab: &Lab) -> Result<()> {
-    let way = lab.backends()[0].addresses.v4;
-    lab.lb().ip(&format!("route add 172.16.0.0/12 via {way}\n"))
 }
 
 pub(crate) fn address(number: usize) -> SocketAddr {

@@ -43,7 +43,14 @@ pub(crate) fn measure(quick: bool, only: &str) -> Result<Vec<Series>> {
     // Short rounds, and many: on a shared machine what a frame costs changes within seconds, by more
     // than what contenders differ by, and for those that come one after the other alike.
     let (rounds, part) = if quick { (2, 10) } else { (41, 1) };
-    let mut all: Vec<Series> = contenders.iter().flat_map(series).collect();
+    let mut all = Vec::new();
+    for contender in &contenders {
+        for kind in [Kind::Steady, Kind::New] {
+            let name = contender.name.to_owned();
+            let rounds = Vec::new();
+            all.push(Series { name, kind, rounds });
+        }
+    }
     for _ in 0..rounds {
         for (contender, series) in contenders.iter_mut().zip(all.chunks_mut(2)) {
             for series in series {
@@ -53,15 +60,6 @@ pub(crate) fn measure(quick: bool, only: &str) -> Result<Vec<Series>> {
         }
     }
     Ok(all)
-}
-
-/// A contender's, without a round yet.
-fn series(contender: &Contender) -> [Series; 2] {
-    [Kind::Steady, Kind::New].map(|kind| Series {
-        name: contender.name.to_owned(),
-        kind,
-        rounds: Vec::new(),
-    })
 }
 
 fn round(contender: &mut Contender, kind: Kind, part: u32) -> Result<Round> {

@@ -226,7 +226,7 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
             text,
             "\n## Packets\n\n\
              Written by `cargo xtask bench forward` {}.\n\n\
-             Datagrams of 60 bytes with checksums, {rounds} rounds, all by turns in one run, medians. A \
+             Datagrams of 60 bytes with checksums, {rounds} rounds, all by turns in one run; medians. A \
              generator in the kernel (BPF_PROG_TEST_RUN with live frames) sends two million frames a round, through nftables half a \
              million, from a client's namespace over veth; sixteen backends are behind one link. The generator, \
              the balancer and the backends' NIC, which counts and drops, share one core: the time that \
