@@ -28,11 +28,12 @@ pub(crate) enum Broken {
 
 /// Where a message goes.
 pub(crate) trait Sink {
-    /// Writes what it can of several pieces.
-    fn poll_write_vectored(
+    /// Writes what it can of several pieces; `last`: the connection is closed at once behind them.
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
+        last: bool,
     ) -> Poll<io::Result<usize>>;
 
     /// Writes what was kept back.
@@ -40,12 +41,16 @@ pub(crate) trait Sink {
 }
 
 impl Sink for Stream {
-    fn poll_write_vectored(
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
+        last: bool,
     ) -> Poll<io::Result<usize>> {
-        Stream::poll_write_vectored(self, cx, pieces)
+        match last {
+            true => self.poll_write_last(cx, pieces),
+            false => self.poll_write_vectored(cx, pieces),
+        }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,6 +72,8 @@ pub(crate) struct Outgoing<B> {
     flush: bool,
     /// Whether any byte was taken from here.
     pub(crate) has_begun: bool,
+    /// Whether the connection is closed at once behind it.
+    pub(crate) closes: bool,
 }
 
 /// How a body is told from what follows it.
@@ -88,6 +95,7 @@ impl<B> Default for Outgoing<B> {
             body: None,
             flush: false,
             has_begun: false,
+            closes: false,
         }
     }
 }
@@ -168,7 +176,8 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             }
             self.join();
             let pieces = [&*self.head, &*self.piece, self.end].map(IoSlice::new);
-            let written = ready!(sink.poll_write_vectored(cx, &pieces));
+            let last = self.closes && self.body.is_none();
+            let written = ready!(sink.poll_write(cx, &pieces, last));
             match written.map_err(Broken::Io)? {
                 0 => return Poll::Ready(Err(Broken::Io(io::ErrorKind::WriteZero.into()))),
                 written => self.wrote(written),

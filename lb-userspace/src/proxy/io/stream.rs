@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf},
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::{client, server};
@@ -105,6 +105,31 @@ impl Stream {
         each!(self, io => Pin::new(io).poll_write_vectored(cx, pieces))
     }
 
+    /// Writes what it can of several pieces that are the last: [`Stream::poll_shutdown`] is to
+    /// follow at once, as they may be kept until then, for the end to go in the same packet.
+    pub(crate) fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Stream::Plain(tcp) = self else {
+            return self.poll_write_vectored(cx, pieces);
+        };
+        let mut joined = [0; JOINED];
+        let joined = join(pieces, &mut joined).map(|length| &joined[..length]);
+        let send = || match joined {
+            Some(piece) => SockRef::from(&*tcp).send_with_flags(piece, libc::MSG_MORE),
+            None => SockRef::from(&*tcp).send_vectored_with_flags(pieces, libc::MSG_MORE),
+        };
+        loop {
+            ready!(tcp.poll_write_ready(cx))?;
+            match tcp.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     /// Whether several pieces cost no more than one.
     pub(crate) fn is_write_vectored(&self) -> bool {
         match self {
@@ -187,7 +212,33 @@ impl Write for UpstreamIo {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, io::Read as _};
+
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Small and large, as these go different ways.
+    #[tokio::test]
+    async fn the_end_of_the_last_goes_with_what_says_so() {
+        for length in [5, JOINED + 1] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let mut stream = Stream::Plain(listener.accept().await.unwrap().0);
+            let bytes = vec![1; length];
+            let written = poll_fn(|cx| stream.poll_write_last(cx, &[IoSlice::new(&bytes)])).await;
+            assert_eq!(written.unwrap(), length);
+            let early = client.read(&mut [0; 1]).map_err(|error| error.kind());
+            assert_eq!(early, Err(io::ErrorKind::WouldBlock));
+            poll_fn(|cx| stream.poll_shutdown(cx)).await.unwrap();
+            client.set_nonblocking(false).unwrap();
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).unwrap();
+            assert_eq!(all, bytes);
+        }
+    }
 
     #[test]
     fn joins_what_fits() {

@@ -106,7 +106,9 @@ pub(super) fn answer<B: Body<Data = Bytes, Error = BodyError> + Unpin>(
     }
     head.put(&b"\r\n"[..]);
     let body = framing.map(|framing| (body, framing));
-    (Outgoing::new(head, body), keeps)
+    let mut outgoing = Outgoing::new(head, body);
+    outgoing.closes = !keeps && !switches;
+    (outgoing, keeps)
 }
 
 fn line(head: &mut BytesMut, status: StatusCode) {

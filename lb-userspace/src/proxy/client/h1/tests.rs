@@ -318,18 +318,27 @@ impl Answer {
 }
 
 /// Takes everything, a few bytes at a time.
-struct Taken(Vec<u8>);
+#[derive(Default)]
+struct Taken {
+    bytes: Vec<u8>,
+    /// How many there are when what was said to be the last is among them.
+    end: Option<usize>,
+}
 
 impl Sink for Taken {
-    fn poll_write_vectored(
+    fn poll_write(
         &mut self,
         _: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
+        last: bool,
     ) -> Poll<io::Result<usize>> {
         let all = pieces.iter().map(|piece| &**piece).collect::<Vec<_>>();
         let all = all.concat();
+        let end = last.then_some(self.bytes.len() + all.len());
+        assert!(self.end.is_none() || self.end == end, "more than the last");
+        self.end = end;
         let some = &all[..all.len().min(7)];
-        self.0.extend_from_slice(some);
+        self.bytes.extend_from_slice(some);
         Poll::Ready(Ok(some.len()))
     }
 
@@ -442,7 +451,7 @@ proptest! {
         });
         let (mut outgoing, keeps) =
             answer(response, lines.as_ref(), asked, &Date::new(&Timers::new()));
-        let mut taken = Taken(Vec::new());
+        let mut taken = Taken::default();
         let cx = &mut Context::from_waker(Waker::noop());
         prop_assert!(matches!(outgoing.poll(&mut taken, cx), Poll::Ready(Ok(()))));
 
@@ -460,9 +469,10 @@ proptest! {
             .serve_connection(TokioIo::new(server), service);
         let pieces = [request.into_bytes()];
         let (_, theirs) = run(async { tokio::join!(serve, converse(client, &pieces)) });
-        let (mut ours, mut theirs) = (read(&taken.0), read(&theirs));
+        let (mut ours, mut theirs) = (read(&taken.bytes), read(&theirs));
         let closes = ours.0.iter().any(|line| line == "connection: close");
         prop_assert_eq!(keeps, !closes);
+        prop_assert_eq!(taken.end, closes.then_some(taken.bytes.len()));
         if old {
             // hyper leaves out what goes without saying, or says that it both closes and does not.
             ours.0.retain(|line| !line.starts_with("connection: "));
@@ -484,10 +494,10 @@ fn tells_how_long_a_body_would_be() {
             ..Asked::NONSENSE
         };
         let (mut outgoing, _) = answer(response, None, asked, &Date::new(&Timers::new()));
-        let mut taken = Taken(Vec::new());
+        let mut taken = Taken::default();
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(outgoing.poll(&mut taken, cx).is_ready());
-        let (lines, body) = read(&taken.0);
+        let (lines, body) = read(&taken.bytes);
         let has = lines.iter().any(|line| line == "content-length: 5");
         assert_eq!((has, &*body), (told, ""), "{status}");
     }
@@ -501,10 +511,10 @@ fn keeps_a_date() {
         .headers_mut()
         .insert(DATE, HeaderValue::from_static("then"));
     let (mut outgoing, _) = answer(response, None, Asked::NONSENSE, &Date::new(&Timers::new()));
-    let mut taken = Taken(Vec::new());
+    let mut taken = Taken::default();
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(outgoing.poll(&mut taken, cx).is_ready());
-    let text = String::from_utf8(taken.0).unwrap();
+    let text = String::from_utf8(taken.bytes).unwrap();
     assert_eq!(text.matches("date: ").count(), 1);
     assert!(text.contains("date: then\r\n"));
 }

@@ -195,15 +195,18 @@ impl Inner {
 }
 
 impl Sink for &Wire {
-    fn poll_write_vectored(
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
+        last: bool,
     ) -> Poll<io::Result<usize>> {
         let inner = &mut *self.inner.borrow_mut();
         ready!(inner.poll_interim(&self.traffic, cx))?;
         match &mut inner.stream {
-            Some(stream) => self.traffic.wrote(stream.poll_write_vectored(cx, pieces)),
+            Some(stream) => self
+                .traffic
+                .wrote(Sink::poll_write(stream, cx, pieces, last)),
             None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
