@@ -1,5 +1,5 @@
 //! The others, as their manuals have them for this: connections to servers are kept, nothing is
-//! logged, the client is told of in the same headers.
+//! logged, each worker has a core of its own, the client is told of in the same headers.
 
 use std::fs;
 
@@ -19,10 +19,14 @@ pub(crate) fn haproxy(place: &Place<'_>) -> Result<Process> {
     let pem = place.lab.directory().join("haproxy.pem");
     let both = [fs::read(place.chain)?, fs::read(place.key)?].concat();
     fs::write(&pem, both)?;
+    let pins = (1..).zip(place.cpus);
+    let pins: String = pins
+        .map(|(thread, cpu)| format!("    cpu-map 1/{thread} {cpu}\n"))
+        .collect();
     let text = format!(
         "global
     nbthread {}
-    maxconn 10500
+{pins}    maxconn 10500
     no strict-limits
     ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
@@ -53,6 +57,9 @@ pub(crate) fn nginx(place: &Place<'_>) -> Result<Process> {
         .backends()
         .map(|(_, address)| format!("        server {address};\n"))
         .collect();
+    // A mask each, whose last digit is of the first CPU.
+    let pins = place.cpus.iter();
+    let pins: String = pins.map(|&cpu| format!(" 1{:0<cpu$}", "")).collect();
     let text = format!(
         r#"
 daemon off;
@@ -60,6 +67,7 @@ error_log stderr;
 pid proxy.pid;
 user root;
 worker_processes {workers};
+worker_cpu_affinity{pins};
 events {{
     worker_connections 12000;
 }}

@@ -186,8 +186,9 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
          the whole agent, with health checks and all), in the program and in its system calls. Frames \
          that arrive are taken by threads of the kernel's own (threaded NAPI), whose time is not in \
          it, nor is that of Weir's XDP program, which they run. With one worker the proxy has the last \
-         CPU to itself and those threads, and the client and the servers have the first; with two \
-         all share both. So requests a second say little, where the client and the servers are the \
+         CPU to itself and those threads, and the client and the servers have the first; with two, \
+         each worker of any of them has a CPU of its own, and shares it: the first with the client and \
+         the servers, the last with those threads. So requests a second say little, where the client and the servers are the \
          limit. The links have no offloads: large bodies go in frames of 1,500 bytes.\n\n\
          Memory is the proportional set size of all of the proxy's processes, each idle connection \
          after one request; a tenth as many with TLS, to those of two workers. The fixed rate is half of what the slowest \
