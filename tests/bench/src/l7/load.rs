@@ -49,12 +49,8 @@ impl Series {
     }
 }
 
-/// Every case with every contender, by turns; so many rounds with one worker, and with two.
-pub(crate) fn measure(
-    contenders: &[Contender],
-    rounds: [usize; 2],
-    only: &str,
-) -> Result<Vec<Series>> {
+/// So many rounds of every case with every contender, by turns.
+pub(crate) fn measure(contenders: &[Contender], rounds: usize, only: &str) -> Result<Vec<Series>> {
     let mut all = Vec::new();
     for case in CASES.iter().filter(|case| case.name.contains(only)) {
         for contender in contenders {
@@ -66,14 +62,12 @@ pub(crate) fn measure(
             });
         }
     }
-    for number in 0..rounds.into_iter().max().unwrap_or(0) {
+    for _ in 0..rounds {
         for (series, contender) in all.iter_mut().zip(contenders.iter().cycle()) {
-            if number < rounds[series.workers - 1] {
-                interrupt::check()?;
-                let round = round(contender, &series.case);
-                let what = || format!("{}, {}", series.name, series.case.name);
-                series.rounds.push(round.with_context(what)?);
-            }
+            interrupt::check()?;
+            let round = round(contender, &series.case);
+            let what = || format!("{}, {}", series.name, series.case.name);
+            series.rounds.push(round.with_context(what)?);
         }
     }
     Ok(all)

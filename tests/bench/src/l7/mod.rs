@@ -28,14 +28,14 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
 }
 
-/// Rounds of load of a run that counts, with one worker and with two.
-const ROUNDS: [usize; 2] = [9, 3];
+/// Rounds of load of a run that counts.
+const ROUNDS: usize = 9;
 
 /// How much of everything.
 #[derive(Clone, Copy)]
 struct Scale {
-    /// Rounds of load with one worker, and with two.
-    rounds: [usize; 2],
+    /// Rounds of load.
+    rounds: usize,
     /// Rounds at a fixed rate, and seconds of each.
     paced: (usize, u32),
     /// Connections that do nothing, and for how long.
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scale = match arguments.quick {
         true => Scale {
-            rounds: [1, 1],
+            rounds: 1,
             paced: (1, 1),
             idle: 2000,
             rest: Duration::from_secs(2),

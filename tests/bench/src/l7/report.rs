@@ -15,6 +15,9 @@ use crate::{machine, plot::Bars};
 /// Bytes that a connection may cost that does nothing.
 const IDLE: u64 = 8000;
 
+/// How many workers there are, in words.
+const WORKERS: [(usize, &str); 2] = [(1, "one worker"), (2, "two workers")];
+
 /// Where the part of the page begins that people write, which is kept.
 const KEPT: &str = "## What the time goes to";
 
@@ -37,13 +40,8 @@ impl Results {
 
 /// All tables.
 pub(crate) fn tables(results: &Results) -> String {
-    let load = [1, 2].map(|workers| {
-        format!(
-            "### Load, {}\n\n{}\n",
-            ["one worker", "two workers"][workers - 1],
-            load_table(results, workers)
-        )
-    });
+    let load = WORKERS
+        .map(|(workers, name)| format!("### Load, {name}\n\n{}\n", load_table(results, workers)));
     let (latency, idle) = (latency_table(results), idle_table(results));
     let verdicts = aims(results);
     format!(
@@ -127,28 +125,12 @@ fn aims(results: &Results) -> String {
         let verdict = if met { "met" } else { "missed" };
         let _ = writeln!(text, "| {what} | {aim} | {measured} | {verdict} |");
     };
-    for (case, all) in results.cases(1) {
-        let [weir, nginx, haproxy] = all;
-        // To two digits, as the table has it.
-        let within = |part: f64, limit: f64| part < limit + 0.005;
-        match case.aim {
-            Aim::Both(of_nginx, of_haproxy) => {
-                for (other, theirs, limit) in
-                    [(NGINX, nginx, of_nginx), (HAPROXY, haproxy, of_haproxy)]
-                {
-                    let part = weir.times(theirs);
-                    let aim = format!("CPU at most {limit} of {other}'s");
-                    line(case.name, aim, format!("{part:.2}"), within(part, limit));
-                }
-            }
-            Aim::Better(limit) => {
-                let (which, better) = match nginx.seconds() < haproxy.seconds() {
-                    true => (NGINX, nginx),
-                    false => (HAPROXY, haproxy),
-                };
-                let part = weir.times(better);
-                let aim = format!("CPU at most {limit} of the better's ({which})");
-                line(case.name, aim, format!("{part:.2}"), within(part, limit));
+    for (workers, name) in WORKERS {
+        for (case, all) in results.cases(workers) {
+            let what = format!("{}, {name}", case.name);
+            for (aim, part, limit) in compared(case.aim, all) {
+                // To two digits, as the table has it.
+                line(&what, aim, format!("{part:.2}"), part < limit + 0.005);
             }
         }
     }
@@ -163,6 +145,28 @@ fn aims(results: &Results) -> String {
     text
 }
 
+/// What a case aims at, what part of the others' CPU time Weir takes, and the most that it may.
+fn compared(aim: Aim, [weir, nginx, haproxy]: [&load::Series; 3]) -> Vec<(String, f64, f64)> {
+    match aim {
+        Aim::Both(of_nginx, of_haproxy) => {
+            let others = [(NGINX, nginx, of_nginx), (HAPROXY, haproxy, of_haproxy)];
+            let compared = others.map(|(name, other, limit)| {
+                let aim = format!("CPU at most {limit} of {name}'s");
+                (aim, weir.times(other), limit)
+            });
+            compared.into()
+        }
+        Aim::Better(limit) => {
+            let (which, better) = match nginx.seconds() < haproxy.seconds() {
+                true => (NGINX, nginx),
+                false => (HAPROXY, haproxy),
+            };
+            let aim = format!("CPU at most {limit} of the better's ({which})");
+            vec![(aim, weir.times(better), limit)]
+        }
+    }
+}
+
 /// Writes the page, and its plot beside it. What people wrote on it stays.
 pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
     let name = page.file_stem().unwrap_or_default().to_string_lossy();
@@ -170,7 +174,6 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
     fs::write(page.with_file_name(&picture), plot(results)?)?;
     let old = fs::read_to_string(page).unwrap_or_default();
     let kept = old.find(KEPT).map(|start| format!("\n{}", &old[start..]));
-    let [one, two] = ROUNDS;
     let text = format!(
         "# What a request costs in the HTTP proxy\n\n\
          Written by `cargo xtask bench l7` {}.\n\n\
@@ -178,7 +181,7 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
          answer a few bytes, or files of 10 KiB and 1 MiB: connections to them are kept, each in turn \
          is asked, the client is told of in the same four headers (`X-Forwarded-For`, `-Proto`, \
          `-Host`, `-Port`), nothing is logged. All by turns in one run, a second a round: medians, of \
-         what each took and of the ratios of the rounds, {one} with one worker and {two} with two. \
+         what each took and of the ratios of the rounds, {ROUNDS} of each. \
          wrk makes HTTP/1.1 load, h2load HTTP/2, on eight streams a connection. TLS is 1.3 with a \
          P-256 certificate and AES-GCM, without resumption, and begins with a handshake for each \
          connection, which is counted.\n\n\
