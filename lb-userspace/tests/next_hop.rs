@@ -174,7 +174,7 @@ fn a_backend_that_comes_late_is_found() {
     let net = Net::new();
     net.run(&["192.0.2.3"], async |probe| {
         let why = probe.unresolved("192.0.2.3").await;
-        assert!(matches!(why, Why::NoNeighbour { .. }));
+        assert!(matches!(why, Why::NoNeighbour { .. }), "{why}");
         // The kernel itself has given up by then.
         net.neighbour_is("192.0.2.3", "FAILED").await;
         net.peer("address add 192.0.2.3/24 dev wire");
@@ -208,7 +208,7 @@ fn permanent_neighbours_stay_permanent() {
         assert_eq!(next_hop.destination_mac, [2, 0, 0, 0, 0, 0x77]);
         // A multicast MAC address is no next hop.
         let why = probe.unresolved("192.0.2.8").await;
-        assert!(matches!(why, Why::NoNeighbour { .. }));
+        assert!(matches!(why, Why::NoNeighbour { .. }), "{why}");
         let ifindex = net.ifindex();
         let request = |address: &str| {
             let address = address.parse().unwrap();

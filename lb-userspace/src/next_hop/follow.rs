@@ -72,7 +72,8 @@ impl Follower {
             targets: Targets::default(),
             kicks: Kicks::default(),
             served: HashSet::new(),
-            resync: false,
+            // None are known: what is wanted may come before the first tick.
+            resync: true,
             changed: false,
         }
     }
