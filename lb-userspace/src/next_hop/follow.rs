@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::{
     sync::mpsc,
-    time::{Instant, interval, sleep},
+    time::{Instant, interval, interval_at, sleep},
 };
 use tracing::{debug, warn};
 
@@ -72,7 +72,6 @@ impl Follower {
             targets: Targets::default(),
             kicks: Kicks::default(),
             served: HashSet::new(),
-            // None are known: what is wanted may come before the first tick.
             resync: true,
             changed: false,
         }
@@ -115,9 +114,10 @@ impl Follower {
     async fn follow(&mut self, mut kernel: Kernel) -> Result<(), Error> {
         let (publisher, requests) = (self.publisher.clone(), self.requests.clone());
         let mut burst = Burst::default();
+        // The first pass reads everything.
+        burst.at_once(Instant::now());
         let mut tick = interval(TICK);
-        // Its first tick, at once, makes the first pass.
-        let mut resync = interval(RESYNC);
+        let mut resync = interval_at(Instant::now() + RESYNC, RESYNC);
         loop {
             tokio::select! {
                 event = kernel.event() => if self.take_in(event?) {
