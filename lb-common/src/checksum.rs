@@ -31,7 +31,7 @@ impl Delta {
             .word32((old >> 32) as u32, (new >> 32) as u32)
     }
 
-    /// Both changes. Exact for up to 2^30 words in all.
+    /// Both changes. Exact for up to 2^14 words in all.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 + other.0)
@@ -54,7 +54,7 @@ impl Delta {
     }
 }
 
-/// The sum of the words of a new header.
+/// The sum of the words of a new header: of up to 2^15.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
@@ -87,10 +87,10 @@ impl Sum {
     }
 }
 
-/// The one's complement sum of the 16-bit words of `sum`.
+/// The one's complement sum of the 16-bit words of `sum`, which is below 2^47.
 #[inline(always)]
 const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    // At most 2^31 + 2^16, then two times 0xffff, then 0xffff.
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);

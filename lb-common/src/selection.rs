@@ -271,19 +271,15 @@ fn by_algorithm<T: Tables>(
 /// The one of two backends with fewer connections for its weight.
 #[inline(always)]
 fn less_loaded<T: Tables>(tables: &T, first: u32, second: u32) -> u32 {
-    let load = |id| {
-        let backend = tables.backend(id).filter(|backend| backend.alive())?;
-        Some((tables.connections(id), u64::from(backend.weight)))
+    // A fraction; that of one that is given no flows is infinite.
+    let load = |id| match tables.backend(id).filter(|backend| backend.alive()) {
+        Some(backend) => (tables.connections(id), u64::from(backend.weight)),
+        None => (1, 0),
     };
-    match (load(first), load(second)) {
-        (_, None) => first,
-        (None, Some(_)) => second,
-        (Some((here, weight)), Some((there, other))) => {
-            match here.wrapping_mul(other) <= there.wrapping_mul(weight) {
-                true => first,
-                false => second,
-            }
-        }
+    let ((here, weight), (there, other)) = (load(first), load(second));
+    match here.wrapping_mul(other) <= there.wrapping_mul(weight) {
+        true => first,
+        false => second,
     }
 }
 
@@ -310,7 +306,6 @@ fn tracked<T: Tables>(
     if seen.backend != 0 {
         return seen.backend;
     }
-    let silent = service.flags & service_flags::DIE_SILENTLY != 0;
     let old = packet.protocol == TCP && !packet.opens();
     let mut flow = Flow {
         backend: 0,
@@ -322,6 +317,7 @@ fn tracked<T: Tables>(
     if old && !seen.lost {
         flow.backend = base(tables, service, places);
         // What the dead left behind is not remembered: there may be any amount of it.
+        let silent = service.flags & service_flags::DIE_SILENTLY != 0;
         if !silent && !usable(tables, flow.backend) {
             return if flow.backend == 0 { 0 } else { DEAD };
         }
