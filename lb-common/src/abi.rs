@@ -8,7 +8,7 @@ use core::mem::{align_of, size_of};
 /// Counts changes of what any map's keys and values mean: an agent takes over what an earlier one
 /// has left in the kernel only where both know the same. To be raised with every such change, also
 /// where sizes stay.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 
 /// Types that may be a map's key or value.
 ///
@@ -184,6 +184,23 @@ pub const fn ring_word(first: u32, log2_slots: u32) -> u64 {
 /// The first slot and the slot mask of a [`Service::ring`].
 pub const fn ring_of(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
+}
+
+/// Tables that are part of the program: the entries that they may have at most. Each has the 4 MiB
+/// that an array's value may have before Linux 6.12.
+pub mod direct {
+    use super::{Backend, Front, Service};
+
+    const BYTES: usize = 4 << 20;
+
+    /// Of `SERVICES_FRONT`.
+    pub const SERVICES_FRONT: u32 = (BYTES / size_of::<Front>()) as u32;
+    /// Of `SERVICES`.
+    pub const SERVICES: u32 = (BYTES / size_of::<Service>()) as u32;
+    /// Of `SLOTS`: the first of all rings' slots.
+    pub const SLOTS: u32 = (BYTES / size_of::<u64>()) as u32;
+    /// Of `BACKENDS`: the first ids.
+    pub const BACKENDS: u32 = (BYTES / size_of::<Backend>()) as u32;
 }
 
 /// A backend: the value of the array `BACKENDS`, by backend id. Id 0 means "none".

@@ -22,27 +22,24 @@ pub enum Found {
     AskMap,
 }
 
-/// Odd constants with well mixed bits, of the golden ratio and of MurmurHash3's finalizer.
-const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
-const SECOND: u64 = 0xff51_afd7_ed55_8ccd;
+/// Multipliers of good generators: one of Steele and Vigna (2021), and Knuth's of MMIX. They spread
+/// also what differs in several bytes by steps, such as hosts and their ports.
+const FIRST: u64 = 0xaf25_1af3_b0f0_25b5;
+const SECOND: u64 = 6_364_136_223_846_793_005;
 
-/// Where in an array of `mask + 1` entries, a power of two, a key has its place. Whoever
-/// configures services chooses the keys, so no secret is needed.
+/// Where in an array a key has its place, by the number of bits that its place does not have of
+/// 64: `64 - n` for `1 << n` entries. Whoever configures services chooses the keys, so no secret is
+/// needed.
 #[inline(always)]
-pub const fn place(key: &ServiceKey, mask: u32) -> u32 {
-    // A product's low bits know nothing of its factors' high ones, so those are folded in.
+pub const fn place(key: &ServiceKey, shift: u64) -> u64 {
+    // Multiply-shift (Dietzfelbinger et al. 1997): a sum's high bits know of all bits of the words.
     let first = (key.address[0] ^ ((key.rest() as u64) << 32)).wrapping_mul(FIRST);
-    let mut mixed = (fold(first) ^ key.address[1]).wrapping_mul(SECOND);
-    // Each product is waited for, and IPv4 needs one less: it has nothing in the second word.
-    if key.address[1] != 0 {
-        mixed = fold(mixed).wrapping_mul(FIRST);
-    }
-    (mixed >> 32) as u32 & mask
+    first.wrapping_add(key.address[1].wrapping_mul(SECOND)) >> shift
 }
 
-#[inline(always)]
-const fn fold(word: u64) -> u64 {
-    word ^ (word >> 32)
+/// [`place`]'s number for an array of `entries`, a power of two above one.
+pub const fn shift(entries: u32) -> u64 {
+    (u64::BITS - entries.trailing_zeros()) as u64
 }
 
 /// The entry of the only key at its place.
@@ -60,11 +57,11 @@ pub fn look(entry: &Front, key: &ServiceKey) -> Found {
     // SAFETY: a reference's field; volatile, since the agent writes it meanwhile.
     let read = || unsafe { from_ref(&entry.word).read_volatile() };
     let word = read();
-    if word == SHARED {
-        return Found::AskMap;
-    }
     if word as u32 != key.rest() || entry.address != key.address {
-        return Found::Absent;
+        return match word {
+            SHARED => Found::AskMap,
+            _ => Found::Absent,
+        };
     }
     // The address was of this word only if the word is still there.
     match read() == word {
@@ -141,20 +138,23 @@ mod tests {
 
     #[test]
     fn keys_in_a_row_are_spread() {
-        const MASK: u32 = (1 << 14) - 1;
+        const ENTRIES: u32 = 1 << 14;
         let spread = |keys: &mut dyn Iterator<Item = ServiceKey>| {
-            let mut places = [false; MASK as usize + 1];
-            keys.for_each(|key| places[place(&key, MASK) as usize] = true);
+            let mut places = [false; ENTRIES as usize];
+            keys.for_each(|key| places[place(&key, shift(ENTRIES)) as usize] = true);
             places.iter().filter(|taken| **taken).count()
         };
         // Of 4,096 keys at random 3,624 places would be taken.
         let hosts = (0..4096u32).map(|host| key([u64::from(host.to_be()), 0], 80, IPV4));
         let ports = (0..4096).map(|port| key([0x0100_a8c0, 0], port, IPV4));
+        let both =
+            (0..4096u32).map(|n| key([u64::from((n >> 4).to_be()), 0], 80 + n as u16 % 16, IPV4));
         let last = (0..4096u64).map(|host| key([0xb80d_0120, host.to_be()], 80, IPV6));
         let subnets = (0..4096u64).map(|net| key([net.to_be() | 0xb80d_0120, 1], 80, IPV6));
         for (what, keys) in [
             ("hosts", &mut { hosts } as &mut dyn Iterator<Item = _>),
             ("ports", &mut { ports }),
+            ("ports of hosts", &mut { both }),
             ("IPv6 hosts", &mut { last }),
             ("IPv6 subnets", &mut { subnets }),
         ] {

@@ -5,6 +5,7 @@
 // For the one atomic instruction; `-Z build-std` asks for unstable features anyway.
 #![feature(asm_experimental_arch)]
 
+mod direct;
 mod frame;
 mod maps;
 mod news;
@@ -13,7 +14,9 @@ mod route;
 mod settings;
 mod tables;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action, helpers::generated::bpf_redirect_map, macros::xdp, programs::XdpContext,
+};
 use lb_common::{
     abi::program::{ANSWER, ASIDE, FIRST, ICMP, OPEN, STEER},
     answer::answer,
@@ -95,9 +98,7 @@ fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: 
         Verdict::Send(exit) if exit.ifindex == context.ingress_ifindex() as u32 => {
             xdp_action::XDP_TX
         }
-        Verdict::Send(exit) => maps::DEVICES
-            .redirect(exit.device.into(), 0)
-            .unwrap_or_else(|_| lost(tables)),
+        Verdict::Send(exit) => redirect(exit.device.into()).unwrap_or_else(|| lost(tables)),
         Verdict::Open => hand_on(context, tables, open),
         Verdict::Answer => hand_on(context, tables, ANSWER),
         Verdict::Aside => hand_on(context, tables, ASIDE),
@@ -110,6 +111,16 @@ fn act(context: &XdpContext, tables: &KernelTables<'_>, verdict: Verdict, open: 
             xdp_action::XDP_DROP
         }
     }
+}
+
+/// Sends the packet out of a device; `None`: the agent has not put one there.
+#[inline(always)]
+fn redirect(device: u64) -> Option<u32> {
+    let devices = (&raw const maps::DEVICES).cast_mut().cast();
+    // Not by the map's method, which looks at the result from several sides.
+    // SAFETY: a map for redirecting; the kernel writes to no memory of ours.
+    let action = unsafe { bpf_redirect_map(devices, device, 0) };
+    (action == i64::from(xdp_action::XDP_REDIRECT)).then_some(xdp_action::XDP_REDIRECT)
 }
 
 /// Gives the packet to another program.

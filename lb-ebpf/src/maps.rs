@@ -11,7 +11,7 @@ use aya_ebpf::{
 use lb_common::abi::{
     Address, Affinity, AffinityKey, Backend, CachedRoute, Counters, FirstFragment, Flow, FlowKey,
     FragmentKey, FragmentWay, Front, MAX_DEVICES, NatForward, NatReturn, NeighbourRequest,
-    SEGMENT_SLOTS, Service, ServiceKey, Settings, Told,
+    SEGMENT_SLOTS, ServiceKey, Settings, Told,
 };
 
 /// The agent writes it in place.
@@ -27,22 +27,14 @@ pub(crate) static SETTINGS: Array<Settings, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static SERVICES_BY_KEY: HashMap<ServiceKey, u32, 8192> = HashMap::new();
 
-/// In front of [`SERVICES_BY_KEY`].
-#[btf_map]
-pub(crate) static SERVICES_FRONT: Array<Front, 16_384, MMAPABLE> = Array::new();
-
-/// Services by index.
-#[btf_map]
-pub(crate) static SERVICES: Array<Service, 4097, MMAPABLE> = Array::new();
-
-/// The slots of all rings, by segment.
+/// The slots of all rings but the first, by segment.
 #[btf_map]
 pub(crate) static SEGMENTS: ArrayOfMaps<Array<u64, { SEGMENT_SLOTS as usize }, MMAPABLE>, 8192> =
     ArrayOfMaps::new();
 
-/// Backends by id.
+/// Backends by id, but for the first: from [`direct::BACKENDS`] on.
 #[btf_map]
-pub(crate) static BACKENDS: Array<Backend, 131_072, MMAPABLE> = Array::new();
+pub(crate) static MORE_BACKENDS: Array<Backend, 65_536, MMAPABLE> = Array::new();
 
 /// A `nat` backend's address and port to its service's index.
 #[btf_map]

@@ -11,13 +11,13 @@ pub(crate) static HASH_KEY_LOW: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HASH_KEY_HIGH: Global<u64> = Global::new(0);
 
-/// Entries of `SERVICES_FRONT` less one, a power of two.
+/// [`lb_common::front::shift`] of `SERVICES_FRONT`.
 #[unsafe(no_mangle)]
-pub(crate) static SERVICES_MASK: Global<u32> = Global::new(0);
+pub(crate) static SERVICES_SHIFT: Global<u64> = Global::new(63);
 
-/// Entries of `RETURNS_FRONT` less one, a power of two.
+/// [`lb_common::front::shift`] of `RETURNS_FRONT`.
 #[unsafe(no_mangle)]
-pub(crate) static RETURNS_MASK: Global<u32> = Global::new(0);
+pub(crate) static RETURNS_SHIFT: Global<u64> = Global::new(63);
 
 /// 1: what is remembered is told, for other nodes; 0: there are none.
 #[unsafe(no_mangle)]
@@ -31,3 +31,15 @@ pub(crate) static FIRST_TURN: Global<u32> = Global::new(0);
 /// Number of possible CPUs, at least 1.
 #[unsafe(no_mangle)]
 pub(crate) static CPUS: Global<u32> = Global::new(1);
+
+/// Entries of `SERVICES` less one, a power of two.
+#[unsafe(no_mangle)]
+pub(crate) static SERVICE_MASK: Global<u64> = Global::new(0);
+
+/// Entries of `SLOTS` less one, a power of two.
+#[unsafe(no_mangle)]
+pub(crate) static SLOT_MASK: Global<u64> = Global::new(0);
+
+/// Entries of `BACKENDS` less one, a power of two.
+#[unsafe(no_mangle)]
+pub(crate) static BACKEND_MASK: Global<u64> = Global::new(0);

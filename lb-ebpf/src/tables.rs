@@ -12,6 +12,7 @@ use lb_common::{
         Address, Affinity, AffinityKey, Backend, Counters, FirstFragment, Flow, FlowKey,
         FragmentKey, FragmentWay, LOG2_SEGMENT, NatForward, NatReturn, SEGMENT_SLOTS, Service,
         ServiceKey, TICK_NS,
+        direct::{BACKENDS, SLOTS},
     },
     front::{self, Found},
     hash::HashKey,
@@ -20,7 +21,7 @@ use lb_common::{
     tables::{Claim, Route, RouteQuery, Tables},
 };
 
-use crate::{maps, news, route, settings};
+use crate::{direct, maps, news, route, settings};
 
 /// ICMP errors that a CPU sends in a tick, about a second, at most.
 const ICMP_PER_TICK: u64 = 500;
@@ -128,8 +129,8 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn service_index(&self, key: &ServiceKey) -> Option<u32> {
-        let place = front::place(key, settings::SERVICES_MASK.load());
-        match front::look(maps::SERVICES_FRONT.get(place)?, key) {
+        let place = front::place(key, settings::SERVICES_SHIFT.load());
+        match front::look(direct::services_front(place), key) {
             Found::Value(index) => Some(index),
             Found::Absent => None,
             Found::AskMap => ask(Map::Services, key),
@@ -143,11 +144,18 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn service(&self, index: u32) -> Option<&Service> {
-        maps::SERVICES.get(index)
+        Some(direct::service(
+            u64::from(index) & settings::SERVICE_MASK.load(),
+        ))
     }
 
     #[inline(always)]
     fn slot(&self, number: u32) -> Option<Slot> {
+        if number < SLOTS {
+            return Some(Slot(*direct::slot(
+                u64::from(number) & settings::SLOT_MASK.load(),
+            )));
+        }
         let index = number & (SEGMENT_SLOTS - 1);
         maps::SEGMENTS
             .get_value(number >> LOG2_SEGMENT, &index)
@@ -156,12 +164,17 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<&Backend> {
-        maps::BACKENDS.get(id)
+        match id.checked_sub(BACKENDS) {
+            None => Some(direct::backend(
+                u64::from(id) & settings::BACKEND_MASK.load(),
+            )),
+            Some(more) => maps::MORE_BACKENDS.get(more),
+        }
     }
 
     #[inline(always)]
     fn return_service(&self, key: &ServiceKey) -> Option<u32> {
-        let place = front::place(key, settings::RETURNS_MASK.load());
+        let place = front::place(key, settings::RETURNS_SHIFT.load()) as u32;
         match front::look(maps::RETURNS_FRONT.get(place)?, key) {
             Found::Value(index) => Some(index),
             Found::Absent => None,

@@ -19,7 +19,7 @@ pub use hosts::{
     CLIENT, CLIENT_MAC, FAMILIES, Host, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, NOWHERE, OUTSIDE,
     ROUTED, SOURCE, UNREACHABLE, VIP, backend, client, source, vip,
 };
-pub use maps::Map;
+pub use maps::{Backends, Map, Rings};
 pub use packet::{Packet, Transport, tcp, udp};
 pub use program::{Input, Ran, run};
 pub use setting::{HASH_KEY, LIMITS, backends, lab, load, member, resolved, service};

@@ -126,7 +126,8 @@ fn all_that_there_may_be() -> Result<()> {
     let mut services = serde_json::Map::new();
     let mut pools = serde_json::Map::new();
     for number in 0..SERVICES {
-        // The last is the one that is tried.
+        // The last is the one that is tried: neither its slots nor its backends are among the first,
+        // which packets find in another way.
         let (address, members) = match number + 1 == SERVICES {
             true => (lab.vips()[0].v4, pool(real.iter().copied(), "")),
             false => {

@@ -125,7 +125,7 @@ impl Keys {
             // Asked for rarely, and of the map alone.
             return;
         }
-        let place = front::place(key, self.front.entries() - 1);
+        let place = front::place(key, front::shift(self.front.entries())) as u32;
         let keys = self.places.entry(place).or_default();
         keys.retain(|other| other != key);
         if self.held.contains_key(key) {

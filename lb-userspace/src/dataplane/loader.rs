@@ -13,12 +13,15 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    abi::{Address, Backend, Counters, Plain, Service, Settings, program},
+    abi::{Address, Backend, Counters, Front, Plain, Service, Settings, direct, program},
+    front,
     hash::HashKey,
     reason::REASON_SLOTS,
 };
 
 use super::{
+    backends::{BackendTable, table},
+    direct::Direct,
     janitor::Janitor,
     keys::Keys,
     mapped::MappedArray,
@@ -53,11 +56,18 @@ const PROGRAMS: [(u32, &str); 6] = [
     (program::FIRST, "weir_first"),
 ];
 
+/// The tables that are part of the program.
+struct Tables {
+    services_front: MappedArray<Front>,
+    services: MappedArray<Service>,
+    backends: MappedArray<Backend>,
+}
+
 /// Every map, by what it holds.
 pub(crate) struct Maps {
     pub(crate) settings: MappedArray<Settings>,
     pub(crate) services: Arc<MappedArray<Service>>,
-    pub(crate) backends: MappedArray<Backend>,
+    pub(crate) backends: BackendTable,
     pub(crate) services_by_key: Keys,
     pub(crate) returns: Keys,
     pub(crate) sources: Array<MapData, Raw<Address>>,
@@ -94,7 +104,13 @@ fn segments(limits: Limits) -> u32 {
 /// The first is four times as long as the limit, so that few keys share a place.
 fn fronts(limits: Limits) -> (u32, u32) {
     let services = (4 * limits.services).next_power_of_two();
+    let services = services.min(direct::SERVICES_FRONT);
     (services, (2 * limits.backends).next_power_of_two())
+}
+
+/// By what the program keeps an index below a number of entries, a power of two.
+fn mask(entries: u32) -> u64 {
+    u64::from(entries - 1)
 }
 
 /// Loads the programs and their maps, of which some may be an earlier agent's; nothing is
@@ -117,6 +133,14 @@ pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::
     // No table has no room at all.
     let translations = translations.max(1);
     let (services_front, returns_front) = fronts(options.limits);
+    let (first_backends, more_backends) = table::lengths(backends);
+    let direct = Direct::new()?;
+    let slots = direct.make("SLOTS", direct::SLOTS)?;
+    let tables = Tables {
+        services_front: direct.make("SERVICES_FRONT", services_front)?,
+        services: direct.make("SERVICES", (services + 1).next_power_of_two())?,
+        backends: direct.make("BACKENDS", first_backends)?,
+    };
     // Ring buffers are at least a page.
     let (first_turn, news) = match options.tell_peers {
         true => (fastrand::u32(..), NEWS_BYTES),
@@ -126,22 +150,26 @@ pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::
     for (map, pin) in inherited.into_iter().flat_map(Inherited::shared) {
         loader.map_pin_path(map, pin);
     }
+    for (section, pin) in direct.sections() {
+        loader.map_pin_path(section, pin);
+    }
     let mut ebpf = loader
         .override_global("HASH_KEY_LOW", &options.hash_key[0], true)
         .override_global("HASH_KEY_HIGH", &options.hash_key[1], true)
-        .override_global("SERVICES_MASK", &(services_front - 1), true)
-        .override_global("RETURNS_MASK", &(returns_front - 1), true)
+        .override_global("SERVICES_SHIFT", &front::shift(services_front), true)
+        .override_global("RETURNS_SHIFT", &front::shift(returns_front), true)
+        .override_global("SERVICE_MASK", &mask(tables.services.entries()), true)
+        .override_global("SLOT_MASK", &mask(slots.entries()), true)
+        .override_global("BACKEND_MASK", &mask(tables.backends.entries()), true)
         .override_global("CPUS", &(cpus as u32), true)
         .override_global("TELL", &u32::from(options.tell_peers), true)
         .override_global("FIRST_TURN", &first_turn, true)
         .map_max_entries("NEWS", news)
-        .map_max_entries("SERVICES", services + 1)
         // Beside each VIP with its port, the VIP's address alone.
         .map_max_entries("SERVICES_BY_KEY", 2 * services)
-        .map_max_entries("SERVICES_FRONT", services_front)
         .map_max_entries("RETURNS_FRONT", returns_front)
         .map_max_entries("SEGMENTS", segments(options.limits))
-        .map_max_entries("BACKENDS", backends + 1)
+        .map_max_entries("MORE_BACKENDS", more_backends)
         // A backend may serve a service over TCP and another over UDP.
         .map_max_entries("RETURNS", 2 * backends)
         .map_max_entries("PORT_TURNS", backends + 1)
@@ -157,9 +185,10 @@ pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::
         .context("loading the XDP program's object")?;
     #[cfg(debug_assertions)]
     log_program(&mut ebpf);
-    let maps = open_maps(&mut ebpf, options.limits)?;
+    let maps = open_maps(&mut ebpf, options.limits, tables)?;
     Ok(Loaded {
         segments: Segments::new(
+            slots,
             data(take(&mut ebpf, "SEGMENTS")?)?,
             segments(options.limits),
         ),
@@ -190,7 +219,7 @@ fn news_of(ebpf: &mut Ebpf) -> anyhow::Result<News> {
     })
 }
 
-fn open_maps(ebpf: &mut Ebpf, limits: Limits) -> anyhow::Result<Maps> {
+fn open_maps(ebpf: &mut Ebpf, limits: Limits, tables: Tables) -> anyhow::Result<Maps> {
     let mut programs: ProgramArray<MapData> = take(ebpf, "PROGRAMS")?.try_into()?;
     for (index, name) in PROGRAMS {
         let program = xdp(ebpf, name)?;
@@ -199,15 +228,18 @@ fn open_maps(ebpf: &mut Ebpf, limits: Limits) -> anyhow::Result<Maps> {
             .with_context(|| format!("the kernel refused the XDP program `{name}`"))?;
         programs.set(index, program.fd()?, 0)?;
     }
-    let (services_front, returns_front) = fronts(limits);
+    let (_, returns_front) = fronts(limits);
     Ok(Maps {
         settings: mapped(ebpf, "SETTINGS", 1)?,
-        services: Arc::new(mapped(ebpf, "SERVICES", limits.services + 1)?),
-        backends: mapped(ebpf, "BACKENDS", limits.backends + 1)?,
+        services: Arc::new(tables.services),
+        backends: BackendTable::new(
+            tables.backends,
+            mapped(ebpf, "MORE_BACKENDS", table::lengths(limits.backends).1)?,
+        ),
         services_by_key: Keys::new(
             "SERVICES_BY_KEY",
             take(ebpf, "SERVICES_BY_KEY")?.try_into()?,
-            mapped(ebpf, "SERVICES_FRONT", services_front)?,
+            tables.services_front,
         ),
         returns: Keys::new(
             "RETURNS",

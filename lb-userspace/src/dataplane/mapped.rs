@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
 use lb_common::abi::Plain;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -23,23 +23,41 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 ///
 /// The kernel's.
 pub(crate) fn words(name: &str, entries: u32) -> anyhow::Result<(MapData, MappedArray<u64>)> {
-    let map = MapData::create(
+    let map = array(name, size_of::<u64>() as u32, entries)?;
+    let mapped = MappedArray::new(map.fd(), entries)?;
+    Ok((map, mapped))
+}
+
+/// A new array of one value, which is `entries` values in a row, all zero.
+///
+/// # Errors
+///
+/// The kernel's, in particular where it is older than Linux 6.12 and they take more than 4 MiB.
+pub(crate) fn one_value<T: Plain>(
+    name: &str,
+    entries: u32,
+) -> anyhow::Result<(MapData, MappedArray<T>)> {
+    let map = array(name, size_of::<T>() as u32 * entries, 1)?;
+    let mapped = MappedArray::new(map.fd(), entries)?;
+    Ok((map, mapped))
+}
+
+fn array(name: &str, value_size: u32, entries: u32) -> Result<MapData, MapError> {
+    MapData::create(
         aya_obj::Map::new_from_params(
             BPF_MAP_TYPE_ARRAY,
             size_of::<u32>() as u32,
-            size_of::<u64>() as u32,
+            value_size,
             entries,
             BPF_F_MMAPABLE,
         ),
         name,
         None,
-    )?;
-    let mapped = MappedArray::new(map.fd(), entries)?;
-    Ok((map, mapped))
+    )
 }
 
 /// A BPF array with `BPF_F_MMAPABLE`, mapped into this process. Keeps the array alive.
-pub(crate) struct MappedArray<T> {
+pub struct MappedArray<T> {
     words: NonNull<AtomicU64>,
     bytes: usize,
     entries: u32,
@@ -59,7 +77,7 @@ impl<T: Plain> MappedArray<T> {
     /// # Errors
     ///
     /// The kernel's, where the array is smaller or cannot be mapped.
-    pub(crate) fn new(fd: impl AsFd, entries: u32) -> io::Result<Self> {
+    pub fn new(fd: impl AsFd, entries: u32) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8), "values are whole words") };
         let bytes = size_of::<T>() * entries as usize;
         let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
@@ -83,7 +101,7 @@ impl<T: Plain> MappedArray<T> {
     }
 
     /// Number of values.
-    pub(crate) fn entries(&self) -> u32 {
+    pub fn entries(&self) -> u32 {
         self.entries
     }
 
@@ -98,7 +116,7 @@ impl<T: Plain> MappedArray<T> {
     /// # Panics
     ///
     /// Where `index` is out of range: callers take it from the array's own allocator.
-    pub(crate) fn write(&self, index: u32, value: &T) {
+    pub fn write(&self, index: u32, value: &T) {
         for word in 0..Self::WORDS {
             // SAFETY: `Plain` values are whole words of initialised bytes.
             let new = unsafe {
@@ -115,7 +133,7 @@ impl<T: Plain> MappedArray<T> {
     }
 
     /// The value as it is now; its words may be from different moments.
-    pub(crate) fn read(&self, index: u32) -> T {
+    pub fn read(&self, index: u32) -> T {
         let mut value = std::mem::MaybeUninit::<T>::uninit();
         for word in 0..Self::WORDS {
             let now = self.word(index, word).load(Ordering::Acquire);

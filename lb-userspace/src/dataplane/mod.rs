@@ -11,6 +11,7 @@ mod batch;
 mod buddies;
 mod clock;
 mod counters;
+mod direct;
 mod entries;
 mod explain;
 mod flows;
@@ -60,6 +61,7 @@ pub use self::{
     explain::{Explanation, Question},
     flows::FlowCounters,
     loader::{BENCH_OBJECT, FRAMES_OBJECT},
+    mapped::MappedArray,
     options::{Attach, Interface, Limits, Options, Pin},
     pins::{Leftover, detach},
     raw::Raw,

@@ -1,7 +1,8 @@
-//! The slots of all rings: a row of segments, arrays of one size that packets reach through
-//! the map of maps `SEGMENTS`, and of which every ring has a block. One size, because the
-//! kernel turns a look into such arrays into a few instructions, and one into arrays of any
-//! size into a call; segments, because memory is then taken as rings come.
+//! The slots of all rings: a row of segments of one size, of which every ring has a block. The
+//! first are in `SLOTS`, a table of the program's; the others are arrays that packets reach through
+//! the map of maps `SEGMENTS`. One size, because the kernel turns a look into such arrays into a
+//! few instructions, and one into arrays of any size into a call; segments, because memory is then
+//! taken as rings come.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,8 @@ use super::{
 
 /// The segments, and which slots are free.
 pub(crate) struct Segments {
+    /// The first.
+    direct: Arc<MappedArray<u64>>,
     outer: MapData,
     limit: u32,
     arrays: BTreeMap<u32, Arc<MappedArray<u64>>>,
@@ -38,9 +41,11 @@ pub(crate) struct Slots {
 }
 
 impl Segments {
-    /// At most `limit` segments in `outer`, which is empty.
-    pub(crate) fn new(outer: MapData, limit: u32) -> Self {
+    /// Those in `direct`, which is `SLOTS`, and at most `limit` in all, the others in `outer`, which
+    /// is empty.
+    pub(crate) fn new(direct: MappedArray<u64>, outer: MapData, limit: u32) -> Self {
         Self {
+            direct: Arc::new(direct),
             outer,
             limit,
             arrays: BTreeMap::new(),
@@ -76,7 +81,11 @@ impl Segments {
             return;
         };
         let index = first >> LOG2_SEGMENT;
-        match batch::delete(self.outer.fd(), &index) {
+        let deleted = match self.is_direct(index) {
+            true => Ok(()),
+            false => batch::delete(self.outer.fd(), &index),
+        };
+        match deleted {
             Ok(()) => {
                 self.free.forget(first);
                 self.arrays.remove(&index);
@@ -89,10 +98,11 @@ impl Segments {
         let index = (0..self.limit)
             .find(|index| !self.arrays.contains_key(index))
             .context("no segment is left")?;
-        let (array, slots) = mapped::words("weir_slots", SEGMENT_SLOTS)?;
-        let fd = array.fd().as_fd().as_raw_fd() as u32;
-        batch::update(self.outer.fd(), &[index], &[fd])?;
-        self.arrays.insert(index, Arc::new(slots));
+        let slots = match self.is_direct(index) {
+            true => self.direct.clone(),
+            false => Arc::new(self.make(index)?),
+        };
+        self.arrays.insert(index, slots);
         self.free
             .give_back(index << LOG2_SEGMENT, LOG2_SEGMENT as usize);
         if index == 0 {
@@ -100,6 +110,17 @@ impl Segments {
             self.free.take(0);
         }
         Ok(())
+    }
+
+    fn is_direct(&self, index: u32) -> bool {
+        index << LOG2_SEGMENT < self.direct.entries()
+    }
+
+    fn make(&self, index: u32) -> anyhow::Result<MappedArray<u64>> {
+        let (array, slots) = mapped::words("weir_slots", SEGMENT_SLOTS)?;
+        let fd = array.fd().as_fd().as_raw_fd() as u32;
+        batch::update(self.outer.fd(), &[index], &[fd])?;
+        Ok(slots)
     }
 }
 
@@ -129,6 +150,7 @@ impl Slots {
 
     fn place(&self, index: usize) -> u32 {
         assert!(index < 1 << self.log2, "out of range");
-        (self.first & (SEGMENT_SLOTS - 1)) + index as u32
+        // An array is one segment or all of the first.
+        self.first % self.array.entries() + index as u32
     }
 }

@@ -1,12 +1,17 @@
 //! The loaded program's maps, for looking at what the agent wrote and for writing what no
 //! configuration can bring about here.
 
-use anyhow::{Context as _, Result};
+use std::ops::RangeInclusive;
+
+use anyhow::{Context as _, Result, bail};
 use aya::maps::{
     Array, HashMap, Map as AnyMap, MapData, MapError, MapInfo, ProgramArray, of_maps::ArrayOfMaps,
 };
-use lb_common::abi::Plain;
-use lb_userspace::dataplane::{DataPlane, Raw};
+use lb_common::{
+    abi::{Backend, LOG2_SEGMENT, Plain, SEGMENT_SLOTS, ring_of},
+    slot::Slot,
+};
+use lb_userspace::dataplane::{DataPlane, MappedArray, Raw};
 
 /// A map by its name.
 pub struct Map(AnyMap);
@@ -24,7 +29,7 @@ impl Map {
                 return Ok(Self(AnyMap::from_map_data(MapData::from_id(id)?)?));
             }
         }
-        anyhow::bail!("the program has no map {name}")
+        bail!("the program has no map {name}")
     }
 
     /// All entries of a hash map.
@@ -51,45 +56,43 @@ impl Map {
         Ok(map.insert(Raw(key), Raw(value), 0)?)
     }
 
-    /// All entries of an array.
+    /// All entries of an array, or of a table that is an array's only value.
     ///
     /// # Errors
     ///
     /// The kernel's, or it is no such map.
     pub fn values<V: Plain>(&self) -> Result<Vec<V>> {
+        if let Some(table) = self.table()? {
+            return Ok((0..table.entries())
+                .map(|index| table.read(index))
+                .collect());
+        }
         let map: Array<&MapData, Raw<V>> = (&self.0).try_into()?;
         let values = map.iter().map(|value| Ok(value?.0));
         Ok(values.collect::<Result<_, MapError>>()?)
     }
 
-    /// Writes an entry of an array.
+    /// Writes an entry of an array or a table.
     ///
     /// # Errors
     ///
     /// As above.
     pub fn set<V: Plain>(&mut self, index: u32, value: V) -> Result<()> {
+        if let Some(table) = self.table()? {
+            table.write(index, &value);
+            return Ok(());
+        }
         let mut map: Array<&mut MapData, Raw<V>> = (&mut self.0).try_into()?;
         Ok(map.set(index, Raw(value), 0)?)
     }
 
-    /// The slots of the segment at an index of an array of segments.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, or it is no such map.
-    pub fn slots(&self, segment: u32) -> Result<Vec<u64>> {
-        let slots = self.segment(segment)?;
-        Ok(slots.iter().collect::<Result<_, MapError>>()?)
-    }
-
-    /// The segment at an index of an array of segments.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, or it is no such map.
-    pub fn segment(&self, segment: u32) -> Result<Array<MapData, u64>> {
-        let segments: ArrayOfMaps<&MapData, Array<MapData, u64>> = (&self.0).try_into()?;
-        Ok(segments.get(&segment, 0)?)
+    fn table<V: Plain>(&self) -> Result<Option<MappedArray<V>>> {
+        let AnyMap::Array(data) = &self.0 else {
+            bail!("the map is no array");
+        };
+        let entries = data.info()?.value_size() / size_of::<V>() as u32;
+        let table = (entries > 1).then(|| MappedArray::new(data.fd(), entries));
+        Ok(table.transpose()?)
     }
 
     /// Empties a place of an array of programs.
@@ -100,5 +103,80 @@ impl Map {
     pub fn clear_program(&mut self, index: u32) -> Result<()> {
         let mut map: ProgramArray<&mut MapData> = (&mut self.0).try_into()?;
         Ok(map.clear_index(&index)?)
+    }
+}
+
+/// The maps that backends are in.
+pub struct Backends([Map; 2]);
+
+impl Backends {
+    /// Opens those that the program for interfaces uses.
+    ///
+    /// # Errors
+    ///
+    /// As [`Map::open`].
+    pub fn open(dataplane: &DataPlane) -> Result<Self> {
+        let [first, more] = ["BACKENDS", "MORE_BACKENDS"].map(|name| Map::open(dataplane, name));
+        Ok(Self([first?, more?]))
+    }
+
+    /// All, by id.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn all(&self) -> Result<Vec<Backend>> {
+        let Self([first, more]) = self;
+        Ok([first.values()?, more.values::<Backend>()?].concat())
+    }
+}
+
+/// The maps that slots are in.
+pub struct Rings {
+    first: Map,
+    more: Map,
+}
+
+impl Rings {
+    /// Opens those that the program for interfaces uses.
+    ///
+    /// # Errors
+    ///
+    /// As [`Map::open`].
+    pub fn open(dataplane: &DataPlane) -> Result<Self> {
+        Ok(Self {
+            first: Map::open(dataplane, "SLOTS")?,
+            more: Map::open(dataplane, "SEGMENTS")?,
+        })
+    }
+
+    /// The array that the slots of a [`lb_common::abi::Service::ring`] are in, and their places
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or there is no such ring.
+    pub fn find(&self, ring: u64) -> Result<(MappedArray<u64>, RangeInclusive<u32>)> {
+        let (first, mask) = ring_of(ring);
+        let array = match self.first.table()? {
+            Some(table) if first < table.entries() => table,
+            _ => {
+                let segments: ArrayOfMaps<&MapData, MapData> = (&self.more.0).try_into()?;
+                let segment = segments.get(&(first >> LOG2_SEGMENT), 0)?;
+                MappedArray::new(segment.fd(), SEGMENT_SLOTS)?
+            }
+        };
+        let start = first % array.entries();
+        Ok((array, start..=start + mask))
+    }
+
+    /// The slots of a [`lb_common::abi::Service::ring`].
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn slots(&self, ring: u64) -> Result<Vec<Slot>> {
+        let (array, places) = self.find(ring)?;
+        Ok(places.map(|place| Slot(array.read(place))).collect())
     }
 }

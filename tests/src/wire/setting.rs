@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{Lab, Plan};
-use lb_common::abi::Backend;
 use lb_userspace::{
     dataplane::{Attach, DataPlane, Interface, Limits, Options},
     desired::{
@@ -22,7 +21,7 @@ use super::{
         CLIENT_MAC, FAMILIES, LB_BACKEND_MAC, LB_CLIENT_MAC, Mac, OUTSIDE, ROUTED, UNREACHABLE,
         backend,
     },
-    maps::Map,
+    maps::Backends,
 };
 
 /// The secret of the flow hash.
@@ -125,10 +124,10 @@ pub fn load(limits: Limits, tell_peers: bool) -> Result<DataPlane> {
 ///
 /// It has not in time.
 pub fn resolved(dataplane: &DataPlane, backends: usize) -> Result<()> {
-    let map = Map::open(dataplane, "BACKENDS")?;
+    let table = Backends::open(dataplane)?;
     let limit = Instant::now() + PATIENCE;
     loop {
-        let entries = map.values::<Backend>()?;
+        let entries = table.all()?;
         let there = entries.iter().filter(|entry| entry.family != 0);
         let found = there
             .filter(|entry| entry.next_hop.destination != 0)

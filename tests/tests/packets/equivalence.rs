@@ -6,10 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Result, ensure};
 use fastrand::Rng;
 use lb_common::{
-    abi::{
-        Address, Backend, IPV4, LOG2_SEGMENT, NextHop, Service, ServiceKey, Settings, mac_word,
-        ring_of,
-    },
+    abi::{Address, IPV4, NextHop, Service, ServiceKey, Settings, mac_word, ring_of},
     answer::answer,
     aside::aside,
     fragment::{lead, remember},
@@ -18,7 +15,6 @@ use lb_common::{
     memory::Memory,
     packet::{TCP, ipv4_address},
     reason::Reason,
-    slot::Slot,
     steer::{Verdict, open, steer},
     tables::Route,
 };
@@ -26,8 +22,8 @@ use lb_userspace::desired::Mode;
 use weir_tests::{
     cpu,
     wire::{
-        CLIENT_MAC, FAMILIES, HASH_KEY, IcmpError, LB_BACKEND_MAC, LB_CLIENT_MAC, Map, Packet,
-        Side, World, backend, client, same, tcp, udp, went_out,
+        Backends, CLIENT_MAC, FAMILIES, HASH_KEY, IcmpError, LB_BACKEND_MAC, LB_CLIENT_MAC, Map,
+        Packet, Rings, Side, World, backend, client, same, tcp, udp, went_out,
     },
 };
 
@@ -87,20 +83,14 @@ fn memory(world: &World) -> Result<Memory> {
         .into_iter()
         .collect();
     memory.services = (0..).zip(open("SERVICES")?.values::<Service>()?).collect();
-    memory.backends = (0..).zip(open("BACKENDS")?.values::<Backend>()?).collect();
+    memory.backends = (0..)
+        .zip(Backends::open(&world.dataplane)?.all()?)
+        .collect();
     memory.sources = open("SOURCES")?.values::<Address>()?;
-    let segments = open("SEGMENTS")?;
-    let segment = segments.slots(0)?;
+    let rings = Rings::open(&world.dataplane)?;
     for service in memory.services.values().filter(|service| service.ring != 0) {
-        let (first, mask) = ring_of(service.ring);
-        assert_eq!(
-            first >> LOG2_SEGMENT,
-            0,
-            "these few rings fit into one segment"
-        );
-        let ring = segment.iter().skip(first as usize).copied();
-        let slots = ring.take(mask as usize + 1).map(Slot).collect();
-        memory.rings.insert(first, slots);
+        let (first, _) = ring_of(service.ring);
+        memory.rings.insert(first, rings.slots(service.ring)?);
     }
     let hop = NextHop {
         destination: mac_word(CLIENT_MAC),

@@ -3,14 +3,11 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::{
-    abi::{LOG2_SEGMENT, SEGMENT_SLOTS, Service, ring_of},
-    slot::Slot,
-};
+use lb_common::{abi::Service, slot::Slot};
 use lb_userspace::desired::{
     Algorithm, Condition, Desired, DesiredBackend, DesiredPool, DesiredService, Mode, Protocol,
 };
-use weir_tests::wire::{Map, World, backend, backends, service, vip};
+use weir_tests::wire::{Map, Rings, World, backend, backends, service, vip};
 
 /// The ring of the service with a VIP of this number.
 fn ring(world: &World, number: u8) -> Result<Vec<Slot>> {
@@ -19,11 +16,8 @@ fn ring(world: &World, number: u8) -> Result<Vec<Slot>> {
     let mut of_vip = services
         .iter()
         .filter(|service| service.ring != 0 && service.address[0].to_ne_bytes()[..4] == address);
-    let (first, mask) = ring_of(of_vip.next().context("no such service")?.ring);
-    let slots = Map::open(&world.dataplane, "SEGMENTS")?.slots(first >> LOG2_SEGMENT)?;
-    let first = (first & (SEGMENT_SLOTS - 1)) as usize;
-    let slots = &slots[first..=first + mask as usize];
-    Ok(slots.iter().copied().map(Slot).collect())
+    let ring = of_vip.next().context("no such service")?.ring;
+    Rings::open(&world.dataplane)?.slots(ring)
 }
 
 fn of_pool(number: u8, algorithm: Algorithm) -> (String, DesiredService) {

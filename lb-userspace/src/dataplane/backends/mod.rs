@@ -1,5 +1,6 @@
 //! The backends of all pools: their ids, and their entries in the map.
 
+pub(crate) mod table;
 mod write;
 
 use std::{
@@ -11,7 +12,10 @@ use std::{
 
 use lb_common::maglev::Member;
 
-pub(crate) use self::write::{Outcome, Writing, identity_at};
+pub(crate) use self::{
+    table::BackendTable,
+    write::{Outcome, Writing, identity_at},
+};
 use super::ids::Ids;
 use crate::desired::{Condition, Delta, DesiredBackend};
 

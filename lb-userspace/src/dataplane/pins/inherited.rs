@@ -13,14 +13,19 @@ use aya::maps::MapData;
 use lb_common::{
     abi::{
         Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, IPV4, IPV6, LOG2_SEGMENT,
-        NatForward, NatReturn, SEGMENT_SLOTS, Service, ServiceKey, backend_flags, ring_of,
+        NatForward, NatReturn, SEGMENT_SLOTS, Service, ServiceKey, backend_flags, direct, ring_of,
     },
     slot::Slot,
 };
 use ring::digest;
 
 use super::{
-    super::{address::from_abi, batch, mapped::MappedArray},
+    super::{
+        address::from_abi,
+        backends::{BackendTable, table},
+        batch,
+        mapped::MappedArray,
+    },
     Stamp,
     copy::{Copies, Table},
     kernel_name,
@@ -60,10 +65,9 @@ const BY_BACKEND: [Shape; 3] = [
 ];
 
 /// Read here.
-const READ: [Shape; 5] = [
-    ("SERVICES", 4, size_of::<Service>()),
+const READ: [Shape; 4] = [
     ("SERVICES_BY_KEY", size_of::<ServiceKey>(), 4),
-    ("BACKENDS", 4, size_of::<Backend>()),
+    ("MORE_BACKENDS", 4, size_of::<Backend>()),
     ("SEGMENTS", 4, 4),
     ("SOURCES", 4, size_of::<Address>()),
 ];
@@ -243,20 +247,31 @@ impl Inherited {
         if service.ring == 0 {
             return Ok(None);
         }
-        let segments = open(&self.maps, "SEGMENTS")?;
-        let segment: Option<u32> = batch::lookup(segments.fd(), &(first >> LOG2_SEGMENT))?;
-        let segment = MapData::from_id(segment.context("a ring's segment is gone")?)?;
-        let array: MappedArray<u64> = MappedArray::new(segment.fd(), SEGMENT_SLOTS)?;
-        let start = first & (SEGMENT_SLOTS - 1);
+        let array = self.slots(first)?;
+        let start = first % array.entries();
         let places = start..=start + mask;
         ensure!(
-            *places.end() < SEGMENT_SLOTS,
+            *places.end() < array.entries(),
             "a ring is larger than a segment"
         );
         Ok(Some(InheritedRing {
             slots: places.map(|place| Slot(array.read(place))).collect(),
             hashed_ports: [service.hashed_ports, service.base_hashed_ports],
         }))
+    }
+}
+
+impl Inherited {
+    /// The array that has this slot.
+    fn slots(&self, slot: u32) -> anyhow::Result<MappedArray<u64>> {
+        if slot < direct::SLOTS {
+            let slots = open(&self.maps, "SLOTS")?;
+            return Ok(MappedArray::new(slots.fd(), direct::SLOTS)?);
+        }
+        let segments = open(&self.maps, "SEGMENTS")?;
+        let segment: Option<u32> = batch::lookup(segments.fd(), &(slot >> LOG2_SEGMENT))?;
+        let segment = MapData::from_id(segment.context("a ring's segment is gone")?)?;
+        Ok(MappedArray::new(segment.fd(), SEGMENT_SLOTS)?)
     }
 }
 
@@ -302,7 +317,11 @@ fn services(maps: &Path, limit: u32) -> anyhow::Result<HashMap<ServiceKey, (u32,
 }
 
 fn backends(maps: &Path, limit: u32) -> anyhow::Result<HashMap<u32, Backend>> {
-    let entries: MappedArray<Backend> = MappedArray::new(open(maps, "BACKENDS")?.fd(), limit + 1)?;
+    let (first, more) = table::lengths(limit);
+    let entries = BackendTable::new(
+        MappedArray::new(open(maps, "BACKENDS")?.fd(), first)?,
+        MappedArray::new(open(maps, "MORE_BACKENDS")?.fd(), more)?,
+    );
     let all = (1..=limit).map(|id| (id, entries.read(id)));
     Ok(all.filter(|(_, backend)| backend.family != 0).collect())
 }

@@ -7,13 +7,12 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use aya::maps::{Array, MapData};
 use lb_common::{
-    abi::{Backend, LOG2_SEGMENT, SEGMENT_SLOTS, Service, ring_of},
+    abi::{LOG2_SEGMENT, SEGMENT_SLOTS, Service, ring_of},
     slot::Slot,
 };
-use lb_userspace::dataplane::DataPlane;
-use weir_tests::wire::Map;
+use lb_userspace::dataplane::{DataPlane, MappedArray};
+use weir_tests::wire::{Backends, Map, Rings};
 
 /// How many services are watched: a look at all takes a fraction of a millisecond.
 const SAMPLE: usize = 64;
@@ -21,16 +20,16 @@ const SAMPLE: usize = 64;
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The maps that lead to rings.
+/// The maps that lead to rings, and those.
 pub(crate) struct Watcher {
     services: Map,
-    segments: Map,
-    backends: Map,
+    rings: Rings,
+    backends: Backends,
 }
 
 /// A slot in the rings of some services, and the backends that they wait to lose.
 pub(crate) struct Watched {
-    slots: Vec<(Array<MapData, u64>, u32)>,
+    slots: Vec<(MappedArray<u64>, u32)>,
     lost: HashSet<u32>,
 }
 
@@ -38,8 +37,8 @@ impl Watcher {
     pub(crate) fn new(dataplane: &DataPlane) -> Result<Self> {
         Ok(Self {
             services: Map::open(dataplane, "SERVICES")?,
-            segments: Map::open(dataplane, "SEGMENTS")?,
-            backends: Map::open(dataplane, "BACKENDS")?,
+            rings: Rings::open(dataplane)?,
+            backends: Backends::open(dataplane)?,
         })
     }
 
@@ -63,7 +62,7 @@ impl Watcher {
                 SocketAddr::V6(_) => None,
             })
             .collect();
-        let all: Vec<Backend> = self.backends.values()?;
+        let all = self.backends.all()?;
         let lost: HashSet<u32> = (0..)
             .zip(&all)
             .filter(|(_, backend)| {
@@ -79,18 +78,9 @@ impl Watcher {
         let sample = services.iter().step_by(step).chain(services.last());
         let mut slots = Vec::new();
         for service in sample {
-            let (first, mask) = ring_of(service.ring);
-            let segment = self.segments.segment(first >> LOG2_SEGMENT)?;
-            let first = first & (SEGMENT_SLOTS - 1);
-            let owned = |slot: u64| lost.contains(&Slot(slot).current());
-            let mut found = None;
-            for index in first..=first + mask {
-                if owned(segment.get(&index, 0)?) {
-                    found = Some(index);
-                    break;
-                }
-            }
-            slots.extend(found.map(|index| (segment, index)));
+            let (array, mut places) = self.rings.find(service.ring)?;
+            let found = places.find(|place| lost.contains(&Slot(array.read(*place)).current()));
+            slots.extend(found.map(|place| (array, place)));
         }
         ensure!(!slots.is_empty(), "no ring has the backends");
         Ok(Watched { slots, lost })
@@ -105,9 +95,9 @@ impl Watched {
         let mut first = None;
         loop {
             let mut still = Vec::new();
-            for (segment, index) in waiting {
-                match self.lost.contains(&Slot(segment.get(&index, 0)?).current()) {
-                    true => still.push((segment, index)),
+            for (array, place) in waiting {
+                match self.lost.contains(&Slot(array.read(place)).current()) {
+                    true => still.push((array, place)),
                     false => {
                         first.get_or_insert_with(|| started.elapsed());
                     }
