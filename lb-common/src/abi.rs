@@ -186,12 +186,13 @@ pub const fn ring_of(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
 
-/// Tables that are part of the program: the entries that they may have at most. Each has the 4 MiB
-/// that an array's value may have before Linux 6.12.
+/// Tables that are part of the program: the entries that they may have at most. Each may have the
+/// 4 MiB that an array's value may have before Linux 6.12.
 pub mod direct {
     use super::{Backend, Front, Service};
 
-    const BYTES: usize = 4 << 20;
+    /// Bytes of each at most.
+    pub const BYTES: usize = 4 << 20;
 
     /// Of `SERVICES_FRONT`.
     pub const SERVICES_FRONT: u32 = (BYTES / size_of::<Front>()) as u32;

@@ -32,7 +32,7 @@ pub(crate) static SERVICES_BY_KEY: HashMap<ServiceKey, u32, 8192> = HashMap::new
 pub(crate) static SEGMENTS: ArrayOfMaps<Array<u64, { SEGMENT_SLOTS as usize }, MMAPABLE>, 8192> =
     ArrayOfMaps::new();
 
-/// Backends by id, but for the first: from [`direct::BACKENDS`] on.
+/// Backends by id, but for the first: from [`lb_common::abi::direct::BACKENDS`] on.
 #[btf_map]
 pub(crate) static MORE_BACKENDS: Array<Backend, 65_536, MMAPABLE> = Array::new();
 

@@ -9,8 +9,8 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context as _;
-use lb_common::abi::Plain;
+use anyhow::{Context as _, ensure};
+use lb_common::abi::{Plain, direct};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::mapped::{self, MappedArray};
@@ -53,13 +53,16 @@ impl Direct {
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel's, or it is longer than its section: the loader writes the section's zeros into
+    /// the table, and the kernel would read on behind them.
     pub(crate) fn make<T: Plain>(
         &self,
         name: &'static str,
         entries: u32,
     ) -> anyhow::Result<MappedArray<T>> {
         let make = || {
+            let bytes = size_of::<T>() * entries as usize;
+            ensure!(bytes <= direct::BYTES, "{bytes} are too many bytes");
             let (map, array) = mapped::one_value(name, entries)?;
             map.pin(self.pin(name))?;
             anyhow::Ok(array)
