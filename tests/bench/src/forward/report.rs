@@ -190,7 +190,9 @@ been seen to take as little: the smallest of [the others](benchmarks.md#others) 
 
 What a frame costs here depends on what else the host does. In eleven rounds of eight million frames on another \
 EPYC, at a56b27d, `dsr` sent 92 and 89% of the floor's packets a second, `nat` 85 and 85%, and a new flow of \
-`full-nat` took 1/3.8 of masquerade's; in fifteen, half an hour before this run, 88 and 87%, 80 and 81%, and 1/4.4.
+`full-nat` took 1/3.8 of masquerade's. On the machine of this run, when its host had less to do (a floor of 76 and \
+74 ns), `dsr` sent 88 and 87%, `nat` 85 and 85% at f60d103, before services, slots and backends were found without \
+look-ups.
 ";
 
 /// What a program may take beside the redirect, what Weir's take, and for what.
@@ -201,9 +203,9 @@ fn budget(results: &Results) -> String {
     format!(
         "\n90% of the floor leave a program {:.0} ns beside the redirect; with steady flows Weir takes \
          {dsr:.0} ns (`dsr`), {nat:.0} ns (`nat`) and {full_nat:.0} ns (`full-nat`). The floor looks at no \
-         frame. A program that balances reads the headers, and makes five look-ups of which each needs what \
-         the last has found (the VIP's place, its service, the ring's part, the slot, the backend); it \
-         counts for the service and for the backend. [What a packet costs](benchmarks.md) has that alone.\n\n\
+         frame. A program that balances reads the headers, and reaches into four tables, each for what the \
+         last one said (the VIP's place, its service, the slot, the backend); it counts for the service and \
+         for the backend. [What a packet costs](benchmarks.md) has that alone.\n\n\
          A new flow of `full-nat` puts an entry into each of two hash tables, {new:.0} ns with its forwarding. \
          By a profile nine tenths of that are the kernel's tables: a half the two insertions (a lock on the \
          place and one on the free entries, and an entry that is in no cache), a quarter looking first \
