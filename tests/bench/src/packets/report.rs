@@ -35,10 +35,15 @@ above an empty program. Compare sizes, not digits.
 
 katran's ring of 65,537 slots takes 2.3 ms to build for 100 or 1,000 backends.
 
-This benchmark on another machine, AMD EPYC, at commit 3108193, nanoseconds above the parsing floor, \
-medians, for 1, 16,384 and 1,048,576 flows: `dsr` on a stable slot 30, 29, 30, with 100 backends 29, \
-32, 32; `nat` 37, 37, 37, with 100 backends 37, 42, 42. A table of 65,536 slots took 0.75 ms for 100 \
-backends and 0.80 ms for 1,000.
+This benchmark, nanoseconds above the parsing floor, medians, for 1, 16,384 and 1,048,576 flows: at \
+commit b285099, before services, slots and backends were found without look-ups, on an AMD EPYC minutes \
+before cbe0492 was measured there: `dsr` on a stable slot 27, 27, 27 (cbe0492: 22, 22, 22), with 100 \
+backends 27, 32, 32 (22, 27, 27); `nat` 32, 32, 32 (26, 26, 26), with 100 backends 32, 38, 38 (26, 32, \
+33); over IPv6 `dsr` 32, 32, 31 (25, 24, 25), `nat` 36, 36, 36 (30, 30, 30). At 70c8623, on an Intel \
+Xeon: `dsr` 20, 20, 19, with 100 backends 20, 24, 24; `nat` 24, 24, 24, with 100 backends 24, 29, 29.
+
+An answer that takes some 50 ns more than the other family's has a backend that shares its place in the \
+array in front of `RETURNS` with another, so that the map is asked: with cbe0492 IPv6's, by chance.
 ";
 
 impl Report {
