@@ -41,7 +41,8 @@ pub(crate) fn start(runtime: &Runtime, lab: &Lab, scale: Scale, report: &mut Rep
             }
         }
         flip_pools(&scene, scale, report).await
-    })
+    })?;
+    scene.end(runtime)
 }
 
 /// A server dies that is in every pool.
@@ -97,6 +98,7 @@ pub(crate) fn flips(runtime: &Runtime, lab: &Lab, scale: Scale, report: &mut Rep
             report.add(ALL_LAST, last);
             scene.verdicts.send(scene::verdict(0, round, true)).await?;
         }
-        Ok(())
-    })
+        anyhow::Ok(())
+    })?;
+    scene.end(runtime)
 }

@@ -82,16 +82,18 @@ pub(crate) fn tell(services: usize, backends: usize) -> Result<()> {
         backends,
         rounds: 0,
     };
-    let told = scene::inside(|lab, _| {
+    let told = scene::inside(|lab, runtime| {
         let document = scene::document(services, backends);
         let config = scene::config(lab, scale, &document)?;
         drop(document);
         let scene = Scene::start(lab, scale, config)?;
         let flows = FLOWS.iter().map(|(_, maps)| entry_bytes(&scene, maps));
-        Ok(Told {
+        let told = Told {
             all: now(&scene)?,
             flows: flows.collect::<Result<_>>()?,
-        })
+        };
+        scene.end(runtime)?;
+        Ok(told)
     })?;
     println!("{}", serde_json::to_string(&told)?);
     Ok(())

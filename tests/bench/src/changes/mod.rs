@@ -82,6 +82,7 @@ fn single(runtime: &Runtime, lab: &Lab, scale: Scale, report: &mut Report) -> Re
             }
         }
         report.rate(scene::rate(&scene.state, scale.rounds as u32 * 100).await?);
-        Ok(())
-    })
+        anyhow::Ok(())
+    })?;
+    scene.end(runtime)
 }

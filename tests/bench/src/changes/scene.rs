@@ -17,6 +17,7 @@ use lb_userspace::{
 use tokio::{
     runtime::{Builder, Runtime},
     sync::mpsc,
+    task::JoinHandle,
 };
 
 use super::{
@@ -33,6 +34,7 @@ pub(crate) struct Scene {
     pub(crate) verdicts: mpsc::Sender<Change>,
     pub(crate) maps: Vec<u32>,
     pub(crate) watcher: super::watcher::Watcher,
+    owner: JoinHandle<()>,
     _targets: mpsc::UnboundedReceiver<Retarget>,
 }
 
@@ -59,7 +61,7 @@ impl Scene {
         let watcher = super::watcher::Watcher::new(&dataplane)?;
         let (targets, to_check) = mpsc::unbounded_channel();
         let (verdicts, judged) = mpsc::channel(1024);
-        let (state, _) = state::spawn(Parts {
+        let (state, owner) = state::spawn(Parts {
             config,
             dataplane,
             proxy: Proxy::new(1),
@@ -74,12 +76,19 @@ impl Scene {
             verdicts,
             maps: maps.unwrap_or_default(),
             watcher,
+            owner,
             _targets: to_check,
         })
     }
 }
 
 impl Scene {
+    /// Ends it, and waits for that: the runtime may not end before the owner of the state.
+    pub(crate) fn end(self, runtime: &Runtime) -> Result<()> {
+        drop(self.state);
+        Ok(runtime.block_on(self.owner)?)
+    }
+
     /// Waits until a backend takes flows.
     pub(crate) async fn is_in_use(&self, pool: usize, backend: usize) -> Result<()> {
         let (pool, backend) = (format!("p{pool}"), format!("b{backend}"));

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lb_common::{
-    abi::{LOG2_SEGMENT, SEGMENT_SLOTS, Service, ring_of},
+    abi::{LOG2_SEGMENT, SEGMENT_SLOTS, Service, direct::SLOTS, ring_of},
     slot::Slot,
 };
 use lb_userspace::dataplane::{DataPlane, MappedArray};
@@ -42,12 +42,14 @@ impl Watcher {
         })
     }
 
-    /// Bytes that all rings take: those of the segments that they are in.
+    /// Bytes that rings take beside `SLOTS`: those of the segments that they are in.
     pub(crate) fn ring_bytes(&self) -> Result<u64> {
         let services: Vec<Service> = self.services.values()?;
         let rings = services.iter().filter(|service| service.ring != 0);
         let segments: HashSet<u32> = rings
-            .map(|service| ring_of(service.ring).0 >> LOG2_SEGMENT)
+            .map(|service| ring_of(service.ring).0)
+            .filter(|first| *first >= SLOTS)
+            .map(|first| first >> LOG2_SEGMENT)
             .collect();
         Ok(segments.len() as u64 * u64::from(SEGMENT_SLOTS) * 8)
     }
