@@ -204,7 +204,8 @@ pub mod direct {
     pub const BACKENDS: u32 = (BYTES / size_of::<Backend>()) as u32;
 }
 
-/// A backend: the value of the array `BACKENDS`, by backend id. Id 0 means "none".
+/// A backend: the value of the arrays `BACKENDS`, by backend id, and `MORE_BACKENDS`. Id 0 means
+/// "none".
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend {

@@ -2,7 +2,8 @@
 //! the maps, and turns its verdict into an XDP action. Nothing else names one.
 #![no_std]
 #![no_main]
-// For the one atomic instruction; `-Z build-std` asks for unstable features anyway.
+// For the one atomic instruction and the tables' addresses; `-Z build-std` asks for unstable
+// features anyway.
 #![feature(asm_experimental_arch)]
 
 mod direct;

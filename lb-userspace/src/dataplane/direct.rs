@@ -23,6 +23,11 @@ const SECTIONS: [(&str, &str); 4] = [
     (".bss.backends", "BACKENDS"),
 ];
 
+/// How many entries `SERVICES` has, a power of two, where indexes go up to `limit`.
+pub(crate) fn services(limit: u32) -> u32 {
+    (limit + 1).next_power_of_two()
+}
+
 /// Where the loader is to find them.
 pub(crate) struct Direct {
     mount: OwnedFd,

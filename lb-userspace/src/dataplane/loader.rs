@@ -13,15 +13,19 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    abi::{Address, Backend, Counters, Front, Plain, Service, Settings, direct, program},
+    abi::{
+        Address, Backend, Counters, Front, Plain, Service, Settings,
+        direct::{SERVICES_FRONT, SLOTS},
+        program,
+    },
     front,
     hash::HashKey,
     reason::REASON_SLOTS,
 };
 
 use super::{
-    backends::{BackendTable, table},
-    direct::Direct,
+    backends::BackendTable,
+    direct::{self, Direct},
     janitor::Janitor,
     keys::Keys,
     mapped::MappedArray,
@@ -104,7 +108,7 @@ fn segments(limits: Limits) -> u32 {
 /// The first is four times as long as the limit, so that few keys share a place.
 fn fronts(limits: Limits) -> (u32, u32) {
     let services = (4 * limits.services).next_power_of_two();
-    let services = services.min(direct::SERVICES_FRONT);
+    let services = services.min(SERVICES_FRONT);
     (services, (2 * limits.backends).next_power_of_two())
 }
 
@@ -133,12 +137,12 @@ pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::
     // No table has no room at all.
     let translations = translations.max(1);
     let (services_front, returns_front) = fronts(options.limits);
-    let (first_backends, more_backends) = table::lengths(backends);
+    let (first_backends, more_backends) = BackendTable::lengths(backends);
     let direct = Direct::new()?;
-    let slots = direct.make("SLOTS", direct::SLOTS)?;
+    let slots = direct.make("SLOTS", SLOTS)?;
     let tables = Tables {
         services_front: direct.make("SERVICES_FRONT", services_front)?,
-        services: direct.make("SERVICES", (services + 1).next_power_of_two())?,
+        services: direct.make("SERVICES", direct::services(services))?,
         backends: direct.make("BACKENDS", first_backends)?,
     };
     // Ring buffers are at least a page.
@@ -159,7 +163,6 @@ pub(crate) fn load(options: &Options, inherited: Option<&Inherited>) -> anyhow::
         .override_global("SERVICES_SHIFT", &front::shift(services_front), true)
         .override_global("RETURNS_SHIFT", &front::shift(returns_front), true)
         .override_global("SERVICE_MASK", &mask(tables.services.entries()), true)
-        .override_global("SLOT_MASK", &mask(slots.entries()), true)
         .override_global("BACKEND_MASK", &mask(tables.backends.entries()), true)
         .override_global("CPUS", &(cpus as u32), true)
         .override_global("TELL", &u32::from(options.tell_peers), true)
@@ -234,7 +237,11 @@ fn open_maps(ebpf: &mut Ebpf, limits: Limits, tables: Tables) -> anyhow::Result<
         services: Arc::new(tables.services),
         backends: BackendTable::new(
             tables.backends,
-            mapped(ebpf, "MORE_BACKENDS", table::lengths(limits.backends).1)?,
+            mapped(
+                ebpf,
+                "MORE_BACKENDS",
+                BackendTable::lengths(limits.backends).1,
+            )?,
         ),
         services_by_key: Keys::new(
             "SERVICES_BY_KEY",

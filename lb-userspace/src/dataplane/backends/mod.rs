@@ -1,6 +1,6 @@
 //! The backends of all pools: their ids, and their entries in the map.
 
-pub(crate) mod table;
+mod table;
 mod write;
 
 use std::{

@@ -11,14 +11,14 @@ pub(crate) struct BackendTable {
     more: MappedArray<Backend>,
 }
 
-/// How many entries the one, a power of two, and the other have, where ids go up to `limit`.
-pub(crate) fn lengths(limit: u32) -> (u32, u32) {
-    // No array has none.
-    let more = limit.saturating_sub(BACKENDS - 1).max(1);
-    ((limit + 1).next_power_of_two().min(BACKENDS), more)
-}
-
 impl BackendTable {
+    /// How many entries the one, a power of two, and the other have, where ids go up to `limit`.
+    pub(crate) fn lengths(limit: u32) -> (u32, u32) {
+        // No array has none.
+        let more = limit.saturating_sub(BACKENDS - 1).max(1);
+        ((limit + 1).next_power_of_two().min(BACKENDS), more)
+    }
+
     /// The maps `BACKENDS` and `MORE_BACKENDS`.
     pub(crate) fn new(first: MappedArray<Backend>, more: MappedArray<Backend>) -> Self {
         Self { first, more }

@@ -13,7 +13,8 @@ use aya::maps::MapData;
 use lb_common::{
     abi::{
         Address, Affinity, AffinityKey, Backend, Counters, Flow, FlowKey, IPV4, IPV6, LOG2_SEGMENT,
-        NatForward, NatReturn, SEGMENT_SLOTS, Service, ServiceKey, backend_flags, direct, ring_of,
+        NatForward, NatReturn, SEGMENT_SLOTS, Service, ServiceKey, backend_flags, direct::SLOTS,
+        ring_of,
     },
     slot::Slot,
 };
@@ -21,10 +22,8 @@ use ring::digest;
 
 use super::{
     super::{
-        address::from_abi,
-        backends::{BackendTable, table},
-        batch,
-        mapped::MappedArray,
+        address::from_abi, backends::BackendTable, batch, direct, mapped::MappedArray,
+        options::Limits,
     },
     Stamp,
     copy::{Copies, Table},
@@ -72,6 +71,21 @@ const READ: [Shape; 4] = [
     ("SOURCES", 4, size_of::<Address>()),
 ];
 
+/// Read here, too: the only value of each is as large as the limits ask for.
+fn tables(limits: Limits) -> [Shape; 3] {
+    let (backends, _) = BackendTable::lengths(limits.backends);
+    let of = |entries: u32, entry: usize| entries as usize * entry;
+    [
+        (
+            "SERVICES",
+            4,
+            of(direct::services(limits.services), size_of::<Service>()),
+        ),
+        ("BACKENDS", 4, of(backends, size_of::<Backend>())),
+        ("SLOTS", 4, of(SLOTS, size_of::<Slot>())),
+    ]
+}
+
 /// What is there to go on with.
 pub(crate) struct Inherited {
     maps: PathBuf,
@@ -110,7 +124,8 @@ impl Inherited {
             bail!("it was of another network namespace");
         }
         let shapes = [&OF_ONE_SIZE[..], &FLOWS, &TRANSLATIONS, &BY_SERVICE];
-        let shapes = shapes.into_iter().chain([&BY_BACKEND[..], &READ]);
+        let tables = tables(stamp.limits);
+        let shapes = shapes.into_iter().chain([&BY_BACKEND[..], &READ, &tables]);
         for (name, key, value) in shapes.flatten() {
             let info = open(&maps, name)?.info()?;
             let shape = (info.key_size() as usize, info.value_size() as usize);
@@ -259,14 +274,12 @@ impl Inherited {
             hashed_ports: [service.hashed_ports, service.base_hashed_ports],
         }))
     }
-}
 
-impl Inherited {
     /// The array that has this slot.
     fn slots(&self, slot: u32) -> anyhow::Result<MappedArray<u64>> {
-        if slot < direct::SLOTS {
+        if slot < SLOTS {
             let slots = open(&self.maps, "SLOTS")?;
-            return Ok(MappedArray::new(slots.fd(), direct::SLOTS)?);
+            return Ok(MappedArray::new(slots.fd(), SLOTS)?);
         }
         let segments = open(&self.maps, "SEGMENTS")?;
         let segment: Option<u32> = batch::lookup(segments.fd(), &(slot >> LOG2_SEGMENT))?;
@@ -317,7 +330,7 @@ fn services(maps: &Path, limit: u32) -> anyhow::Result<HashMap<ServiceKey, (u32,
 }
 
 fn backends(maps: &Path, limit: u32) -> anyhow::Result<HashMap<u32, Backend>> {
-    let (first, more) = table::lengths(limit);
+    let (first, more) = BackendTable::lengths(limit);
     let entries = BackendTable::new(
         MappedArray::new(open(maps, "BACKENDS")?.fd(), first)?,
         MappedArray::new(open(maps, "MORE_BACKENDS")?.fd(), more)?,
