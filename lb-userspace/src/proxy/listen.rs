@@ -8,11 +8,30 @@ use std::{
     sync::Arc,
 };
 
-use nix::ifaddrs::getifaddrs;
+use nix::{
+    ifaddrs::getifaddrs,
+    setsockopt_impl,
+    sys::socket::{setsockopt, sockopt::SetUsize},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that wait to be accepted; the kernel allows `net.core.somaxconn` of them.
 const BACKLOG: i32 = 4096;
+
+/// For how many seconds the kernel keeps a connection to itself whose client says nothing.
+const SILENCE: usize = 1;
+
+/// See tcp(7), `TCP_DEFER_ACCEPT`.
+#[derive(Clone, Copy)]
+struct DeferAccept;
+
+setsockopt_impl!(
+    DeferAccept,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    usize,
+    SetUsize
+);
 
 /// The sockets of one VIP and port.
 pub(crate) struct Sockets {
@@ -64,6 +83,8 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     // Accepted connections inherit it.
     socket.set_tcp_nodelay(true)?;
+    // Who is to speak first is the client, by HTTP as by TLS: there is nothing to do before.
+    setsockopt(&socket, DeferAccept, &SILENCE)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -156,5 +177,31 @@ fn warn_if_nowhere(service: &str, vip: IpAddr) {
             "{vip} is on no interface of this host, so the kernel will not hand its packets to the \
              proxy: `ip address add {vip}/{prefix} dev lo` gives it to this host"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{ErrorKind, Write as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_accepted_when_it_speaks_or_has_been_silent() {
+        let listener = listener(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        let early = listener.accept().map_err(|error| error.kind());
+        assert_eq!(early.map(drop), Err(ErrorKind::WouldBlock));
+        client.write_all(b"GET").unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let mut read = [0; 8];
+        assert_eq!(accepted.peek(&mut read).unwrap(), 3);
+        let _silent = TcpStream::connect(address).unwrap();
+        listener.accept().unwrap();
     }
 }

@@ -106,7 +106,8 @@ impl Stream {
     }
 
     /// Writes what it can of several pieces that are the last: [`Stream::poll_shutdown`] is to
-    /// follow at once, as they may be kept until then, for the end to go in the same packet.
+    /// follow at once, or the close, as they may be kept until then, for the end to go in the same
+    /// packet.
     pub(crate) fn poll_write_last(
         &mut self,
         cx: &mut Context<'_>,
@@ -221,7 +222,12 @@ mod tests {
     /// Small and large, as these go different ways.
     #[tokio::test]
     async fn the_end_of_the_last_goes_with_what_says_so() {
-        for length in [5, JOINED + 1] {
+        for (length, closes) in [
+            (5, false),
+            (JOINED + 1, false),
+            (5, true),
+            (JOINED + 1, true),
+        ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let mut client = std::net::TcpStream::connect(address).unwrap();
@@ -232,7 +238,10 @@ mod tests {
             assert_eq!(written.unwrap(), length);
             let early = client.read(&mut [0; 1]).map_err(|error| error.kind());
             assert_eq!(early, Err(io::ErrorKind::WouldBlock));
-            poll_fn(|cx| stream.poll_shutdown(cx)).await.unwrap();
+            match closes {
+                false => poll_fn(|cx| stream.poll_shutdown(cx)).await.unwrap(),
+                true => drop(stream),
+            }
             client.set_nonblocking(false).unwrap();
             let mut all = Vec::new();
             client.read_to_end(&mut all).unwrap();

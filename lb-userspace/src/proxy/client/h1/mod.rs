@@ -59,7 +59,7 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
             break end;
         }
     };
-    let (Some(mut stream), read) = wire.end() else {
+    let (Some(stream), read) = wire.end() else {
         return;
     };
     if let Some(tunnel) = link.tunnel.take() {
@@ -69,11 +69,9 @@ pub(super) async fn serve(link: &Rc<Link>, stream: Stream, bytes: Bytes) {
     match end {
         End::Gone => {}
         End::Broken => stream.reset(),
-        // Nothing comes that would have the kernel send a reset. Whether the client takes it, none
-        // waits for.
-        End::Whole if read.is_empty() && !link.is_tls() => {
-            let _ = poll_fn(|cx| stream.poll_shutdown(cx)).await;
-        }
+        // Nothing comes that would have the kernel send a reset, so it is closed at once. Whether
+        // the client takes it, none waits for.
+        End::Whole if read.is_empty() && !link.is_tls() => {}
         End::Done | End::Whole => linger(link, stream).await,
     }
 }
