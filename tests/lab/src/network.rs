@@ -8,7 +8,7 @@ use crate::{
     Namespace, Pair, Plan,
     address::{CLIENT_SUBNET, LAST_HOST, LB, ROUTER},
     name::{Name, remove_leftovers},
-    pass::Attached,
+    pass::{Attached, Pass},
     plan::Wiring,
     wiring,
 };
@@ -229,6 +229,20 @@ impl Lab {
         let found = passing.find(|(name, _)| name == host.name());
         let (_, attached) = found.with_context(|| format!("no program in {}", host.name()))?;
         attached.replace(program)
+    }
+
+    /// Has native XDP programs that only pass on the balancer's NICs, as Weir has its own there:
+    /// veth copies what it gives to one, as a NIC does all that arrives.
+    ///
+    /// # Errors
+    /// They have programs already.
+    pub fn pass_at_lb(&mut self) -> Result<()> {
+        let pass = Pass::load()?;
+        for device in &self.lb_devices {
+            let attached = pass.attach(self.lb(), device)?;
+            self.passing.push((self.lb().name().to_owned(), attached));
+        }
+        Ok(())
     }
 
     /// A directory for the user's own files, removed with the lab.

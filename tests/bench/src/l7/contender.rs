@@ -106,10 +106,13 @@ fn weir(place: &Place<'_>) -> Result<Process> {
 
 impl Contender {
     fn start(name: &'static str, cpus: &[usize]) -> Result<Self> {
-        let lab = Lab::new(&Plan {
+        let mut lab = Lab::new(&Plan {
             backends: 2,
             ..Plan::default()
         })?;
+        if name != WEIR {
+            lab.pass_at_lb()?;
+        }
         let bodies = bodies(&lab)?;
         let servers = lab.backends().iter();
         let servers = servers.map(|backend| {

@@ -49,18 +49,22 @@ impl Series {
     }
 }
 
-/// So many rounds of every case with every contender, by turns.
-pub(crate) fn measure(contenders: &[Contender], rounds: usize, only: &str) -> Result<Vec<Series>> {
-    let mut all = Vec::new();
-    for case in CASES.iter().filter(|case| case.name.contains(only)) {
-        for contender in contenders {
-            all.push(Series {
-                case: *case,
-                name: contender.name,
-                workers: contender.workers,
-                rounds: Vec::new(),
-            });
-        }
+/// So many rounds more of every case with every contender, by turns.
+pub(crate) fn measure(
+    contenders: &[Contender],
+    rounds: usize,
+    only: &str,
+    all: &mut Vec<Series>,
+) -> Result<()> {
+    if all.is_empty() {
+        let cases = CASES.iter().filter(|case| case.name.contains(only));
+        let both = cases.flat_map(|case| contenders.iter().map(move |one| (case, one)));
+        all.extend(both.map(|(case, contender)| Series {
+            case: *case,
+            name: contender.name,
+            workers: contender.workers,
+            rounds: Vec::new(),
+        }));
     }
     for _ in 0..rounds {
         for (series, contender) in all.iter_mut().zip(contenders.iter().cycle()) {
@@ -70,7 +74,7 @@ pub(crate) fn measure(contenders: &[Contender], rounds: usize, only: &str) -> Re
             series.rounds.push(round.with_context(what)?);
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 fn round(contender: &Contender, case: &Case) -> Result<Round> {

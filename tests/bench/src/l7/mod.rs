@@ -28,13 +28,17 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
 }
 
-/// Rounds of load of a run that counts.
-const ROUNDS: usize = 9;
+/// Of a run that counts: how often all are set up, as each time some do better than others for as
+/// long as they run, and rounds of load each time.
+const SETUPS: usize = 3;
+/// See above.
+const ROUNDS: usize = 3;
 
 /// How much of everything.
 #[derive(Clone, Copy)]
 struct Scale {
-    /// Rounds of load.
+    /// How often all are set up, and rounds of load each time.
+    setups: usize,
     rounds: usize,
     /// Rounds at a fixed rate, and seconds of each.
     paced: (usize, u32),
@@ -56,12 +60,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scale = match arguments.quick {
         true => Scale {
+            setups: 1,
             rounds: 1,
             paced: (1, 1),
             idle: 2000,
             rest: Duration::from_secs(2),
         },
         false => Scale {
+            setups: SETUPS,
             rounds: ROUNDS,
             paced: (1, 2),
             // HAProxy keeps two descriptors for each, and stops accepting where it has no more.
@@ -71,9 +77,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     // The client, and the servers that it starts.
     cpu::pin(cpu::first()?)?;
-    let contenders = contender::all()?;
     let only = arguments.only.as_deref();
-    let load = load::measure(&contenders, scale.rounds, only.unwrap_or_default())?;
+    let (mut contenders, mut load) = (Vec::new(), Vec::new());
+    for _ in 0..scale.setups {
+        // Those of before have ended when others begin.
+        contenders.clear();
+        contenders = contender::all()?;
+        let cases = only.unwrap_or_default();
+        load::measure(&contenders, scale.rounds, cases, &mut load)?;
+    }
     let (latency, idle) = match only {
         Some(_) => Default::default(),
         None => (

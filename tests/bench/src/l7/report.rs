@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::Result;
 
 use super::{
-    ROUNDS, Results,
+    ROUNDS, Results, SETUPS,
     cases::{Aim, CASES, Case},
     contender::{HAPROXY, NAMES, NGINX, WEIR},
     load,
@@ -181,7 +181,7 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
          answer a few bytes, or files of 10 KiB and 1 MiB: connections to them are kept, each in turn \
          is asked, the client is told of in the same four headers (`X-Forwarded-For`, `-Proto`, \
          `-Host`, `-Port`), nothing is logged. All by turns in one run, a second a round: medians, of \
-         what each took and of the ratios of the rounds, {ROUNDS} of each. \
+         what each took and of the ratios of the rounds, {ROUNDS} of each of {SETUPS} set-ups. \
          wrk makes HTTP/1.1 load, h2load HTTP/2, on eight streams a connection. TLS is 1.3 with a \
          P-256 certificate and AES-GCM, without resumption, and begins with a handshake for each \
          connection, which is counted.\n\n\
@@ -192,7 +192,9 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
          CPU to itself and those threads, and the client and the servers have the first; with two, \
          each worker of any of them has a CPU of its own, and shares it: the first with the client and \
          the servers, the last with those threads. So requests a second say little, where the client and the servers are the \
-         limit. The links have no offloads: large bodies go in frames of 1,500 bytes.\n\n\
+         limit. The links have no offloads: large bodies go in frames of 1,500 bytes. Every NIC has a \
+         native XDP program, Weir's its own, all others one that only passes: without one veth hands \
+         on what the sender has in memory, and with one new memory, as a real NIC does (see below).\n\n\
          Memory is the proportional set size of all of the proxy's processes, each idle connection \
          after one request; a tenth as many with TLS, to those of two workers. The fixed rate is half of what the slowest \
          reached, on 64 connections, each of which waits for its answer before it asks again.\n\n\
