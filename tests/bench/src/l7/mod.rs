@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 /// Of a run that counts: how often all are set up, as each time some do better than others for as
 /// long as they run, and rounds of load each time.
-const SETUPS: usize = 3;
+const SETUPS: usize = 5;
 /// See above.
 const ROUNDS: usize = 3;
 
