@@ -16,7 +16,7 @@ use crate::{
 /// A network of namespaces. All of it is removed when this is dropped.
 pub struct Lab {
     // Dropping these detaches the programs.
-    passing: Vec<(String, Attached)>,
+    passing: Vec<Attached>,
     client: Namespace,
     balancers: Vec<Balancer>,
     lan: Option<Namespace>,
@@ -226,8 +226,8 @@ impl Lab {
     /// There is no such NIC, or the program is not for it.
     pub fn replace_program(&self, host: &Namespace, program: BorrowedFd<'_>) -> Result<()> {
         let mut passing = self.passing.iter();
-        let found = passing.find(|(name, _)| name == host.name());
-        let (_, attached) = found.with_context(|| format!("no program in {}", host.name()))?;
+        let found = passing.find(|attached| attached.is_in(host));
+        let attached = found.with_context(|| format!("no program in {}", host.name()))?;
         attached.replace(program)
     }
 
@@ -239,8 +239,7 @@ impl Lab {
     pub fn pass_at_lb(&mut self) -> Result<()> {
         let pass = Pass::load()?;
         for device in &self.lb_devices {
-            let attached = pass.attach(self.lb(), device)?;
-            self.passing.push((self.lb().name().to_owned(), attached));
+            self.passing.push(pass.attach(self.lb(), device)?);
         }
         Ok(())
     }

@@ -57,13 +57,21 @@ struct LinkUpdate {
 pub(crate) struct Pass(OwnedFd);
 
 /// Where it is attached; it is detached when this is dropped.
-pub(crate) struct Attached(OwnedFd);
+pub(crate) struct Attached {
+    link: OwnedFd,
+    namespace: String,
+}
 
 impl Attached {
+    /// Whether it is on a NIC in this namespace.
+    pub(crate) fn is_in(&self, namespace: &Namespace) -> bool {
+        self.namespace == namespace.name()
+    }
+
     /// Has another native program in its place.
     pub(crate) fn replace(&self, program: BorrowedFd<'_>) -> Result<()> {
         let attr = LinkUpdate {
-            link_fd: self.0.as_raw_fd() as u32,
+            link_fd: self.link.as_raw_fd() as u32,
             new_prog_fd: program.as_raw_fd() as u32,
             flags: 0,
             old_prog_fd: 0,
@@ -102,9 +110,13 @@ impl Pass {
             };
             // SAFETY: the attributes are those of the command, and have no pointers.
             let link = unsafe { bpf(BPF_LINK_CREATE, &attr) };
-            link.map(Attached).with_context(|| {
-                let name = namespace.name();
+            let name = namespace.name();
+            let link = link.with_context(|| {
                 format!("cannot attach a native XDP program to {device} in {name}")
+            })?;
+            Ok(Attached {
+                link,
+                namespace: name.to_owned(),
             })
         })?
     }

@@ -27,8 +27,8 @@ const FROM_VIP: &str = "100";
 /// What wiring a lab yields.
 pub(crate) struct Wired {
     pub(crate) lb_devices: Vec<String>,
-    /// The passing programs, by their namespace's name.
-    pub(crate) passing: Vec<(String, Attached)>,
+    /// The passing programs.
+    pub(crate) passing: Vec<Attached>,
 }
 
 /// Everyone at a NIC of the balancer.
@@ -51,8 +51,7 @@ pub(crate) fn routed(lab: &Lab) -> Result<Wired> {
         veth(lab.lb(), device, host, NIC)?;
         lab.lb().ip(&up(device, &[gateway]))?;
         join(host, addresses, gateway)?;
-        let attached = pass.attach(host, NIC)?;
-        wired.passing.push((host.name().to_owned(), attached));
+        wired.passing.push(pass.attach(host, NIC)?);
         wired.lb_devices.push(device.to_owned());
     }
     hold_vips(lab)?;
@@ -102,7 +101,7 @@ pub(crate) fn segment(lab: &Lab, lan: &Namespace, wiring: Wiring) -> Result<Wire
             if lab.balancers().len() > 1 {
                 lan.ip(&format!("link set {name} type bridge_slave flood off\n"))?;
             }
-            passing.push((lan.name().to_owned(), pass.attach(lan, &name)?));
+            passing.push(pass.attach(lan, &name)?);
         }
     }
     match lab.router() {
