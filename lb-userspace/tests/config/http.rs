@@ -502,6 +502,12 @@ fn services_are_checked() {
             "a header's name: letters, digits and '-'",
         ),
         (
+            "request_id = { header = \"X-Forwarded-For\" }",
+            "request_id.header",
+            "X-Forwarded-For",
+            "another header: this one says who the client is (`forwarded.headers`)",
+        ),
+        (
             "access_log = { to = \"web.log\" }",
             "access_log.to",
             "web.log",

@@ -15,7 +15,12 @@ fn routes_rewrites_redirects_and_answers() -> Result<()> {
         "api": {
             "path_prefix": "/api", "hosts": ["*.example.org"],
             "rewrite": { "path_prefix": "/", "host": "inner.test" },
-            "request_headers": { "set": { "x-way": "api" }, "remove": ["accept"] },
+            "request_headers": {
+                "set": {
+                    "x-way": "api", "x-forwarded-prefix": "/api", "x-forwarded-proto": "https",
+                },
+                "remove": ["accept"],
+            },
             "response_headers": { "set": { "x-served": "yes" } },
         },
     } });
@@ -38,6 +43,8 @@ fn routes_rewrites_redirects_and_answers() -> Result<()> {
         "x-way: api",
         "x-served: yes",
         "x-forwarded-host: a.example.org",
+        "x-forwarded-prefix: /api",
+        "x-forwarded-proto: https",
     ] {
         ensure!(answer.contains(line), "no {line:?}: {answer}");
     }

@@ -21,6 +21,7 @@ fn every_version_is_carried_by_every_other() -> Result<()> {
     std::fs::write(&body, "x".repeat(LENGTH))?;
     let (body, chain) = (format!("@{}", body.display()), chain.display().to_string());
     let resolve = format!("www.test:443:{}", scene.vip);
+    let address = scene.lab.client_addresses().v4;
     let plain = format!("http://{}", scene.target());
     let secure = "https://www.test".to_owned();
     let clients = [
@@ -47,6 +48,12 @@ fn every_version_is_carried_by_every_other() -> Result<()> {
                 versions.contains(expected) && versions.ends_with(&format!("\n{client}")),
                 "{what}: {versions}"
             );
+            for line in [
+                &format!("x-forwarded-for: {address}\n"),
+                "x-forwarded-port: ",
+            ] {
+                ensure!(versions.contains(line), "{what}: no {line:?} in {versions}");
+            }
             // A length, and where the version has it, none.
             let echo = format!("{site}/echo");
             let unknown = [

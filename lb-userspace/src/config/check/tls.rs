@@ -27,7 +27,7 @@ pub(super) fn check(
         let path = join(path, "client_auth");
         file(problems, join(&path, "ca"), &auth.ca);
         for (field, name) in auth.headers.named() {
-            http::header_name(problems, format!("{path}.headers.{field}"), name);
+            http::own_name(problems, format!("{path}.headers.{field}"), name);
         }
     }
     let path = join(path, "passthrough");

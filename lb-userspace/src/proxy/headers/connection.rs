@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
-    header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 use thiserror::Error;
@@ -38,6 +38,17 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
+
+/// What backends that make environment variables of headers take for their own proxy's address
+/// (httpoxy).
+const PROXY: HeaderName = HeaderName::from_static("proxy");
+
+/// Whether a request has any header that [`upgrade`] or [`strip_request`] looks for.
+pub fn has_any(headers: &HeaderMap) -> bool {
+    // A look at the names that there are finds it sooner than asking for each that may be.
+    let here = |name: &HeaderName| HOP_BY_HOP.contains(name) || [EXPECT, TE, PROXY].contains(name);
+    headers.keys().any(here)
+}
 
 /// A protocol that the client asks to go on with (RFC 9110, 7.8), if it is one of `allowed`. Ask
 /// before [`strip_request`] takes the wish away. Only from HTTP/1.1, without a body, and for one
@@ -75,9 +86,9 @@ pub fn strip_request(headers: &mut HeaderMap) -> Result<(), BadConnection> {
     if headers.contains_key(CONNECTION) {
         strip_nominated(headers)?;
     }
-    // Backends that make environment variables of headers take it for their own proxy's address
-    // (httpoxy).
-    headers.remove("proxy");
+    headers.remove(PROXY);
+    // Who asks for it is told to go on when the body is first wanted.
+    headers.remove(EXPECT);
     if let Some(te) = headers.get(TE) {
         let trailers = te.to_str().is_ok_and(|te| {
             te.split(',')

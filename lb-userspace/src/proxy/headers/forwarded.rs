@@ -41,7 +41,7 @@ impl Config {
         self.trusted.iter().any(|network| network.contains(address))
     }
 
-    /// The client's address: the last that is not a trusted hop. Ask before [`Self::apply`]. What
+    /// The client's address: the last that is not a trusted hop. Ask before [`Self::strip`]. What
     /// is no address ends the search, as nobody can say who is behind it.
     pub fn client(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
         let mut client = peer;
@@ -74,23 +74,56 @@ impl Config {
         client
     }
 
-    /// Says who the client is: takes away what is not to be believed or not said, and adds this
-    /// hop.
-    pub fn apply(&self, headers: &mut HeaderMap, hop: &Hop<'_>) {
-        let (x, rfc7239) = match self.headers {
-            ForwardedHeaders::XForwarded => (true, false),
-            ForwardedHeaders::Forwarded => (false, true),
-            ForwardedHeaders::Both => (true, true),
-            ForwardedHeaders::None => (false, false),
-        };
-        let trusted = !self.trusted.is_empty() && self.trusts(hop.peer);
+    /// Takes away what is not to be believed, or not said, of what a hop says of the client.
+    pub fn strip(&self, headers: &mut HeaderMap, hop: IpAddr) {
+        let (x, rfc7239) = self.said();
+        let trusted = self.trusts(hop);
         strip(headers, trusted && x, trusted && rfc7239);
+    }
+
+    /// Adds this hop, after [`Self::strip`]. What is said of the protocol, the host and the port
+    /// is left as it is.
+    pub fn add(&self, headers: &mut HeaderMap, hop: &Hop<'_>) {
+        let (x, rfc7239) = self.said();
         if x {
             add_x_forwarded(headers, hop);
         }
         if rfc7239 {
             add_forwarded(headers, hop);
         }
+    }
+
+    /// Whether after [`Self::strip`] nothing is to be added but [`Hop::x_forwarded`], as it is.
+    pub fn is_plain(&self, hop: IpAddr) -> bool {
+        self.headers == ForwardedHeaders::XForwarded && !self.trusts(hop)
+    }
+
+    /// Whether `X-Forwarded-*` are said, and whether `Forwarded` is.
+    fn said(&self) -> (bool, bool) {
+        match self.headers {
+            ForwardedHeaders::XForwarded => (true, false),
+            ForwardedHeaders::Forwarded => (false, true),
+            ForwardedHeaders::Both => (true, true),
+            ForwardedHeaders::None => (false, false),
+        }
+    }
+}
+
+impl<'a> Hop<'a> {
+    /// What it is in `X-Forwarded-*`, where nothing was said before.
+    pub fn x_forwarded(&self) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> + use<'a> {
+        static HTTP: HeaderValue = HeaderValue::from_static("http");
+        static HTTPS: HeaderValue = HeaderValue::from_static("https");
+        let proto = if self.tls { &HTTPS } else { &HTTP };
+        let host = self.host.filter(|host| !host.is_empty());
+        let all = [
+            (FOR, Some(self.peer_text)),
+            (PROTO, Some(proto)),
+            (HOST, host),
+            (PORT, Some(self.port)),
+        ];
+        let said = |(name, value): (_, Option<_>)| Some((name, value?));
+        all.into_iter().filter_map(said)
     }
 }
 
@@ -121,17 +154,13 @@ fn strip(headers: &mut HeaderMap, keep_x: bool, keep_forwarded: bool) {
 }
 
 fn add_x_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    // Growing once is cheaper than twice.
-    headers.reserve(4);
-    join(headers, FOR, hop.peer_text.clone());
-    let proto = if hop.tls { "https" } else { "http" };
-    headers
-        .entry(PROTO)
-        .or_insert(HeaderValue::from_static(proto));
-    if let Some(host) = hop.host.filter(|host| !host.is_empty()) {
-        headers.entry(HOST).or_insert_with(|| host.clone());
+    for (name, value) in hop.x_forwarded() {
+        if name == FOR {
+            join(headers, name, value.clone());
+        } else {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
     }
-    headers.entry(PORT).or_insert_with(|| hop.port.clone());
 }
 
 fn add_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
@@ -228,6 +257,11 @@ mod tests {
         }
     }
 
+    fn apply(config: &Config, headers: &mut HeaderMap, hop: &Hop<'_>) {
+        config.strip(headers, hop.peer);
+        config.add(headers, hop);
+    }
+
     #[test]
     fn clients_are_not_believed() {
         let mut headers = map(&[
@@ -241,7 +275,7 @@ mod tests {
         let both = config(ForwardedHeaders::Both, &["10.0.0.0/8"]);
         let peer = hop("192.0.2.1");
         assert_eq!(both.client(&headers, peer.peer), peer.peer);
-        both.apply(&mut headers, &peer);
+        apply(&both, &mut headers, &peer);
         let expected = map(&[
             ("accept", "*/*"),
             ("x-forwarded-for", "192.0.2.1"),
@@ -251,7 +285,7 @@ mod tests {
             ("forwarded", "for=192.0.2.1;host=\"a.org:8443\";proto=https"),
         ]);
         assert_eq!(headers, expected);
-        config(ForwardedHeaders::None, &[]).apply(&mut headers, &peer);
+        apply(&config(ForwardedHeaders::None, &[]), &mut headers, &peer);
         assert_eq!(headers, map(&[("accept", "*/*")]));
     }
 
@@ -268,7 +302,7 @@ mod tests {
         ]);
         let peer = hop("10.0.0.1");
         assert_eq!(x.client(&headers, peer.peer), IpAddr::from([1, 2, 3, 4]));
-        x.apply(&mut headers, &peer);
+        apply(&x, &mut headers, &peer);
         assert_eq!(
             headers["x-forwarded-for"],
             "6.6.6.6, 1.2.3.4, 10.0.0.7, 10.0.0.1"
@@ -289,7 +323,7 @@ mod tests {
             rfc.client(&headers, peer.peer),
             "2001:db9::1".parse::<IpAddr>().unwrap()
         );
-        rfc.apply(&mut headers, &peer);
+        apply(&rfc, &mut headers, &peer);
         let said = headers["forwarded"].to_str().unwrap();
         assert!(
             said.ends_with(", for=\"[2001:db8::1]\";host=\"a.org:8443\";proto=https"),

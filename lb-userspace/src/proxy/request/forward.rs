@@ -5,7 +5,7 @@ use std::rc::Rc;
 use hyper::{
     HeaderMap, Response, StatusCode,
     body::Body as _,
-    header::{CACHE_CONTROL, CONNECTION, EXPECT, HeaderValue, SET_COOKIE, UPGRADE},
+    header::{CACHE_CONTROL, CONNECTION, HeaderValue, SET_COOKIE, UPGRADE},
     http::request::Parts,
 };
 
@@ -66,19 +66,12 @@ impl Forwarding {
         let cookie = exchange.service.plan.cookies[route.number].as_ref();
         let sent = cookie.and_then(|cookie| cookie.read(&parts.headers));
         exchange.prepared(&ready);
-        let mut head = RequestHead {
+        let head = RequestHead {
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
+            told: ready.told,
         };
-        let upgrade = ready.upgrade.is_some();
-        if let Some(protocol) = ready.upgrade {
-            head.headers
-                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(UPGRADE, protocol);
-        }
-        // Who asks for it is told to go on when the body is first wanted.
-        head.headers.remove(EXPECT);
         let limit = route.body_size.unwrap_or(u64::MAX);
         if incoming.size_hint().lower() > limit {
             return Err(Box::new(refuse(&mut exchange, Refusal::TooLarge)));
@@ -95,7 +88,7 @@ impl Forwarding {
             route: route.number,
             hash: ready.hash,
             stays: ready.stays,
-            upgrade,
+            upgrade: ready.upgrade,
             id: ready.id,
             sent,
         })

@@ -1,8 +1,17 @@
 //! What a backend is asked, and what it answers, without the bodies.
 
-use hyper::{HeaderMap, Method, StatusCode, Uri, Version, header::HeaderName};
+use std::rc::Rc;
 
-use crate::proxy::h1::{Lines, is};
+use hyper::{
+    HeaderMap, Method, StatusCode, Uri, Version,
+    header::{HeaderName, HeaderValue},
+};
+
+use crate::proxy::{
+    client::Link,
+    h1::{Lines, is},
+    headers::forwarded::Hop,
+};
 
 /// The head of a request to a backend: of every try, over whichever version of HTTP.
 #[derive(Clone)]
@@ -12,6 +21,37 @@ pub(crate) struct RequestHead {
     pub(crate) uri: Uri,
     /// With `Host`.
     pub(crate) headers: HeaderMap,
+    /// What it is told of the client beside them.
+    pub(crate) told: Option<Told>,
+}
+
+impl RequestHead {
+    /// Headers beside the map, which has none of these names.
+    pub(crate) fn beside(&self) -> impl Iterator<Item = (HeaderName, &HeaderValue)> {
+        let hop = self.told.as_ref().map(Told::hop);
+        hop.into_iter().flat_map(|hop| hop.x_forwarded())
+    }
+}
+
+/// Who asks, in headers that nobody looks up: they are in no map.
+#[derive(Clone)]
+pub(crate) struct Told {
+    pub(crate) link: Rc<Link>,
+    /// The host that it asks for, with its port if it has one.
+    pub(crate) host: Option<HeaderValue>,
+}
+
+impl Told {
+    /// How the request came to Weir.
+    pub(crate) fn hop(&self) -> Hop<'_> {
+        Hop {
+            peer: self.link.peer.ip(),
+            peer_text: self.link.peer_text(),
+            port: self.link.listener.port(),
+            tls: self.link.is_tls(),
+            host: self.host.as_ref(),
+        }
+    }
 }
 
 /// The head of a backend's answer.

@@ -26,7 +26,7 @@ pub(crate) use self::{
     attempt::Failure,
     body::{BodyError, RequestBody},
     exchange::Exchange,
-    head::{AnswerHead, RequestHead},
+    head::{AnswerHead, RequestHead, Told},
     reply::Reply,
 };
 use self::{

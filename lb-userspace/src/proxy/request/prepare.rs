@@ -3,17 +3,18 @@
 
 use std::{
     net::IpAddr,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use hyper::{
     Version,
-    header::{HOST, HeaderValue},
+    header::{CONNECTION, HOST, HeaderValue, UPGRADE},
     http::request::Parts,
 };
 use siphasher::sip::SipHasher13;
 
-use super::{Reply, answer, answer::Refusal};
+use super::{Reply, Told, answer, answer::Refusal};
 use crate::{
     config::http::Scheme,
     desired::Condition,
@@ -22,7 +23,6 @@ use crate::{
         headers::{
             authority::{self, BadTarget},
             connection,
-            forwarded::Hop,
             trace::Span,
         },
         limits,
@@ -45,10 +45,12 @@ pub(super) struct Ready<'a> {
     pub(super) client: IpAddr,
     /// What is traced of it, if it is.
     pub(super) span: Option<Span>,
-    /// The protocol that the client wants to go on with.
-    pub(super) upgrade: Option<HeaderValue>,
+    /// Whether the client wants to go on with another protocol.
+    pub(super) upgrade: bool,
     /// Its id.
     pub(super) id: Option<HeaderValue>,
+    /// What backends are told of who asks, where that is not in its headers.
+    pub(super) told: Option<Told>,
 }
 
 /// What becomes of a request.
@@ -65,20 +67,27 @@ pub(super) enum Outcome<'a> {
 ///
 /// It is refused.
 pub(super) fn prepare<'a>(
-    link: &Link,
+    link: &Rc<Link>,
     service: &'a Service,
     parts: &mut Parts,
 ) -> Result<Outcome<'a>, Refusal> {
     let http = &*service.http;
-    let upgrade = connection::upgrade(parts, &http.upgrades);
+    // Few have any.
+    let of_this_hop = connection::has_any(&parts.headers);
+    let upgrade = match of_this_hop {
+        true => connection::upgrade(parts, &http.upgrades),
+        false => None,
+    };
     authority::reconcile(parts).map_err(|wrong| match wrong {
         BadTarget::Connect => Refusal::Connect,
         _ => Refusal::Malformed("The request's host or target is not what it should be."),
     })?;
     let peer = link.peer.ip();
     let client = http.forwarded.client(&parts.headers, peer);
-    connection::strip_request(&mut parts.headers)
-        .map_err(|_| Refusal::Malformed("The request's Connection header is not accepted."))?;
+    if of_this_hop {
+        connection::strip_request(&mut parts.headers)
+            .map_err(|_| Refusal::Malformed("The request's Connection header is not accepted."))?;
+    }
     if http.normalize_path {
         normalize(parts)?;
     }
@@ -88,12 +97,18 @@ pub(super) fn prepare<'a>(
         return Ok(Outcome::Answer(Box::new(answer)));
     }
     let hash = hash(link, parts, route, client);
-    change(link, service, parts, route);
+    let told = change(link, service, parts, route);
     let trusted = http.forwarded.trusts(peer);
     let ids = service.request_ids.as_ref();
     let id = ids.map(|ids| ids.apply(&mut parts.headers, trusted));
     let span = http.trace.begin(&mut parts.headers);
     let stays = session(service, route, parts);
+    let upgrades = upgrade.is_some();
+    if let Some(protocol) = upgrade {
+        let headers = &mut parts.headers;
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
     Ok(Outcome::Ready(Ready {
         route,
         pool: stays.map_or_else(|| choose(&service.targets[route.number]), |(pool, _)| pool),
@@ -101,8 +116,9 @@ pub(super) fn prepare<'a>(
         stays: stays.map(|(_, place)| place),
         client,
         span,
-        upgrade,
+        upgrade: upgrades,
         id,
+        told,
     }))
 }
 
@@ -201,9 +217,15 @@ fn hash(link: &Link, parts: &Parts, route: &Route, client: IpAddr) -> u64 {
     }
 }
 
-/// The configuration's changes, and who the client is.
-fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
-    let host = parts.headers.get(HOST).cloned();
+/// Who the client is, and the configuration's changes, which come after what it says itself and
+/// before what Weir does: what is told of it where that is not in the headers.
+fn change(link: &Rc<Link>, service: &Service, parts: &mut Parts, route: &Route) -> Option<Told> {
+    let told = Told {
+        link: link.clone(),
+        host: parts.headers.get(HOST).cloned(),
+    };
+    let (forwarded, peer) = (&service.http.forwarded, link.peer.ip());
+    forwarded.strip(&mut parts.headers, peer);
     route.request_headers.apply(&mut parts.headers);
     if let Some(rewrite) = &route.rewrite {
         if let Some(path) = rewrite.path(parts.uri.path(), parts.uri.query()) {
@@ -213,14 +235,10 @@ fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
             authority::set_host(&mut parts.headers, host);
         }
     }
-    let hop = Hop {
-        peer: link.peer.ip(),
-        peer_text: link.peer_text(),
-        port: link.listener.port(),
-        tls: link.is_tls(),
-        host: host.as_ref(),
-    };
-    service.http.forwarded.apply(&mut parts.headers, &hop);
+    let beside = forwarded.is_plain(peer) && route.request_headers.is_empty();
+    if !beside {
+        forwarded.add(&mut parts.headers, &told.hop());
+    }
     let identity = service.tls.as_ref().and_then(|tls| tls.identity.as_ref());
     if let (Some(headers), Some(identity)) = (identity, &*link.identity()) {
         headers.apply(&mut parts.headers, identity);
@@ -229,6 +247,7 @@ fn change(link: &Link, service: &Service, parts: &mut Parts, route: &Route) {
         via.apply(&mut parts.headers, parts.version);
     }
     parts.version = Version::HTTP_11;
+    beside.then_some(told)
 }
 
 /// One of some pools, by weight.

@@ -14,7 +14,7 @@ mod names;
 mod pool;
 mod route;
 
-pub(super) use names::{header_name, host};
+pub(super) use names::{host, own_name};
 pub(super) use pool::check as pool;
 
 /// Bytes of an answer's body in the configuration.
@@ -137,7 +137,7 @@ fn answer(problems: &mut Problems, path: &str, answer: &Answer) {
 
 /// What backends are told of clients.
 fn client(problems: &mut Problems, path: &str, http: &Http) {
-    header_name(
+    own_name(
         problems,
         format!("{path}.request_id.header"),
         &http.request_id.header,

@@ -19,8 +19,17 @@ const OWN: [&str; 11] = [
     "via",
 ];
 
+/// Headers that say who the client is.
+const CLIENT: [&str; 5] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+];
+
 /// A header's name that may be changed.
-pub(in crate::config::check) fn header_name(problems: &mut Problems, field: String, name: &str) {
+pub(super) fn header_name(problems: &mut Problems, field: String, name: &str) {
     let expected = match HeaderName::try_from(name) {
         Err(_) => "a header's name: letters, digits and '-'",
         Ok(known) if known == "host" => "another header: `rewrite.host` changes the host",
@@ -30,6 +39,15 @@ pub(in crate::config::check) fn header_name(problems: &mut Problems, field: Stri
         Ok(_) => return,
     };
     problems.add(field, name, expected);
+}
+
+/// The name of a header in which Weir itself says something, and which says nothing else.
+pub(in crate::config::check) fn own_name(problems: &mut Problems, field: String, name: &str) {
+    if CLIENT.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        let expected = "another header: this one says who the client is (`forwarded.headers`)";
+        return problems.add(field, name, expected);
+    }
+    header_name(problems, field, name);
 }
 
 /// A header's name that is only read.

@@ -26,8 +26,8 @@ use crate::{
 /// Headers that there is room for on the stack; more than that are rare.
 const MOST: usize = 100;
 
-/// Headers that are added to most requests: room for them is made at once.
-const ADDED: usize = 8;
+/// Headers that may be added to a request: room for them is made at once.
+const ADDED: usize = 2;
 
 /// A head.
 #[derive(Debug)]

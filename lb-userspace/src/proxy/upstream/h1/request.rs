@@ -23,14 +23,21 @@ pub(super) fn request(asked: &RequestHead, body: RequestBody) -> Outgoing<Reques
     let path = asked.uri.path_and_query();
     head.put(path.map_or("/", |path| path.as_str()).as_bytes());
     head.put(&b" HTTP/1.1\r\n"[..]);
+    // Whether a request without a body says that it has none (RFC 9110, section 8.6).
+    let mut has_length = [Method::POST, Method::PUT, Method::PATCH].contains(&asked.method);
     for (name, value) in &asked.headers {
-        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
-            put(&mut head, name, value);
+        match *name {
+            CONTENT_LENGTH => has_length = true,
+            TRANSFER_ENCODING => {}
+            _ => put(&mut head, name, value),
         }
+    }
+    for (name, value) in asked.beside() {
+        put(&mut head, name, value);
     }
     let body = match (body.is_end_stream(), body.size_hint().exact()) {
         (true, _) | (_, Some(0)) => {
-            if has_length(asked) {
+            if has_length {
                 put_length(&mut head, 0);
             }
             None
@@ -50,10 +57,4 @@ pub(super) fn request(asked: &RequestHead, body: RequestBody) -> Outgoing<Reques
     };
     head.put(&b"\r\n"[..]);
     Outgoing::new(head, body)
-}
-
-/// Whether a request without a body says that it has none (RFC 9110, section 8.6).
-fn has_length(asked: &RequestHead) -> bool {
-    let meant = [Method::POST, Method::PUT, Method::PATCH].contains(&asked.method);
-    meant || asked.headers.contains_key(CONTENT_LENGTH)
 }

@@ -65,6 +65,7 @@ async fn weir(address: SocketAddr, method: Method) -> (Option<Made>, bool) {
         method,
         uri: "/".parse().unwrap(),
         headers: HeaderMap::new(),
+        told: None,
     };
     asked.headers.insert(HOST, "a".parse().unwrap());
     let answer = h1
