@@ -2,10 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::{
-    command::{cargo, run},
-    setup,
-};
+use crate::{command::run, release, setup};
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -61,22 +58,14 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
     setup::for_building()?;
     let benchmark = args.benchmark.as_ref().unwrap_or(&Benchmark::Packets);
     let (name, page) = benchmark.parts();
-    let mut bench = cargo();
+    let mut bench = release::cargo()?;
     bench.args(["run", "--release", "--package", "weir-bench", "--", name]);
     if let Benchmark::Forward { .. } | Benchmark::L7 = benchmark {
         setup::for_comparing()?;
     }
     if !matches!(benchmark, Benchmark::Packets) {
         // The agent that is measured.
-        let weir = [
-            "build",
-            "--release",
-            "--package",
-            "lb-userspace",
-            "--bin",
-            "weir",
-        ];
-        run(cargo().args(weir))?;
+        run(release::cargo()?.args(release::AGENT))?;
     }
     if let Benchmark::Forward { part } = benchmark {
         bench.args(part.iter().flat_map(|part| ["--part", part]));

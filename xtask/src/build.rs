@@ -4,13 +4,13 @@ use anyhow::Result;
 
 use crate::{
     command::{cargo, run},
-    setup,
+    release, setup,
 };
 
 /// Options of `cargo xtask build`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// With optimisation, and without the XDP program's own log.
+    /// The agent alone, as it is shipped: with optimisation, and without the XDP program's own log.
     #[arg(long)]
     pub(crate) release: bool,
 }
@@ -18,10 +18,8 @@ pub(crate) struct Args {
 /// Builds the agent, with the XDP program in it, and what the tests use.
 pub(crate) fn verb(args: &Args) -> Result<()> {
     setup::for_building()?;
-    let mut build = cargo();
-    build.arg("build");
-    if args.release {
-        build.arg("--release");
+    match args.release {
+        true => run(release::cargo()?.args(release::AGENT)),
+        false => run(cargo().arg("build")),
     }
-    run(&mut build)
 }

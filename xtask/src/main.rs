@@ -5,6 +5,8 @@ mod build;
 mod command;
 mod lab;
 mod lint;
+mod profile;
+mod release;
 mod run;
 mod setup;
 mod test;
@@ -28,6 +30,8 @@ enum Verb {
     /// A lab to try things in by hand: a client, the balancer's place and backends. Needs root.
     #[command(subcommand)]
     Lab(lab::Verb),
+    /// Find out what Weir executes under load, for release builds to be optimised by. Needs root.
+    Profile,
     /// Run Weir: a demo with a network, servers and load of its own, or on a NIC of this machine.
     /// Needs root.
     Run(run::Args),
@@ -42,6 +46,7 @@ fn main() -> Result<()> {
         Verb::Build(args) => build::verb(&args),
         Verb::Lint => lint::verb(),
         Verb::Lab(verb) => lab::verb(&verb),
+        Verb::Profile => profile::verb(),
         Verb::Run(args) => run::verb(&args),
         Verb::Test(args) => test::verb(&args),
     }

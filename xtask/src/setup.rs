@@ -4,7 +4,10 @@
 mod apt;
 mod compiler;
 mod linker;
+mod profiler;
 mod tools;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -47,6 +50,11 @@ pub(crate) fn for_comparing() -> Result<()> {
 pub(crate) fn for_running() -> Result<Toolchain> {
     for_lab()?;
     for_building()
+}
+
+/// What reads what an agent has counted, and where it is.
+pub(crate) fn for_profiling() -> Result<PathBuf> {
+    profiler::install()
 }
 
 /// What the tests need; says nothing if it is there.

@@ -1,6 +1,9 @@
 //! Weir's agent, as it is shipped.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{Lab, Process};
@@ -9,7 +12,7 @@ use serde_json::{Value, json};
 use crate::pinned;
 
 /// The release build, which `cargo xtask bench` makes.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn shipped() -> Result<PathBuf> {
     let binary = env::current_exe()?.with_file_name("weir");
     ensure!(
         binary.exists(),
@@ -20,7 +23,17 @@ fn binary() -> Result<PathBuf> {
 }
 
 /// Starts it on all NICs of the balancer, and on these CPUs.
-pub(crate) fn start(lab: &Lab, cpus: &[usize], mut document: Value) -> Result<Process> {
+pub(crate) fn start(lab: &Lab, cpus: &[usize], document: Value) -> Result<Process> {
+    start_other(&shipped()?, lab, cpus, document)
+}
+
+/// The same, with another executable.
+pub(crate) fn start_other(
+    binary: &Path,
+    lab: &Lab,
+    cpus: &[usize],
+    mut document: Value,
+) -> Result<Process> {
     let interfaces = lab.lb_devices().iter();
     document["agent"]["interfaces"] = interfaces
         .map(|name| json!({ "name": name, "xdp": "native" }))
@@ -29,7 +42,6 @@ pub(crate) fn start(lab: &Lab, cpus: &[usize], mut document: Value) -> Result<Pr
     document["agent"]["pin"] = json!(lab.pins());
     let config = lab.directory().join("weir.json");
     fs::write(&config, document.to_string())?;
-    let binary = binary()?;
     pinned::start(lab, "weir", cpus, |command| {
         command.arg(binary).args(["agent", "--config"]).arg(&config);
     })

@@ -9,18 +9,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{
-    command::{cargo, shown},
-    setup,
-};
+use crate::{command::shown, release, setup};
 
 /// Builds the agent, and says where it is.
 pub(super) fn build() -> Result<PathBuf> {
     setup::for_building()?;
-    let mut command = cargo();
+    let mut command = release::cargo()?;
     command
-        .args(["build", "--release", "--package", "lb-userspace"])
-        .args(["--bin", "weir"])
+        .args(release::AGENT)
         // Cargo alone knows where its target directory is.
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped());

@@ -45,6 +45,8 @@ pub(crate) struct Contender {
 pub(crate) struct Place<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) cpus: &'a [usize],
+    /// Weir's executable.
+    weir: &'a Path,
     /// PEM files.
     pub(crate) chain: &'a Path,
     pub(crate) key: &'a Path,
@@ -64,13 +66,18 @@ impl Place<'_> {
     }
 }
 
-/// All of them, each with one worker, then with two; seen to be working.
-pub(crate) fn all() -> Result<Vec<Contender>> {
+/// All of them, or Weir alone by this executable, each with one worker, then with two; seen to be
+/// working.
+pub(crate) fn all(alone: Option<&Path>) -> Result<Vec<Contender>> {
+    let (names, weir) = match alone {
+        Some(weir) => (&[WEIR][..], weir.to_owned()),
+        None => (&NAMES[..], agent::shipped()?),
+    };
     let mut all = Vec::new();
     let (first, last) = (cpu::first()?, cpu::last()?);
     for cpus in [&[last][..], &[first, last]] {
-        for name in NAMES {
-            all.push(Contender::start(name, cpus)?);
+        for name in names {
+            all.push(Contender::start(name, cpus, &weir)?);
         }
     }
     Ok(all)
@@ -101,11 +108,11 @@ fn weir(place: &Place<'_>) -> Result<Process> {
     document["services"]["tls"]["tls"] = json!({
         "certificates": [{ "chain": place.chain, "key": place.key }], "min_version": "1.3",
     });
-    agent::start(place.lab, place.cpus, document)
+    agent::start_other(place.weir, place.lab, place.cpus, document)
 }
 
 impl Contender {
-    fn start(name: &'static str, cpus: &[usize]) -> Result<Self> {
+    fn start(name: &'static str, cpus: &[usize], weir: &Path) -> Result<Self> {
         let mut lab = Lab::new(&Plan {
             backends: 2,
             ..Plan::default()
@@ -139,13 +146,14 @@ impl Contender {
         let place = Place {
             lab: &lab,
             cpus,
+            weir,
             chain: &chain,
             key: &key,
         };
         let process = match name {
             NGINX => proxies::nginx(&place),
             HAPROXY => proxies::haproxy(&place),
-            _ => weir(&place),
+            _ => self::weir(&place),
         }?;
         let contender = Self {
             name,

@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Measure the load of those cases alone whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Put this agent alone under the load of every case, to see what it does: nothing is written.
+    #[arg(long, conflicts_with = "output")]
+    agent: Option<PathBuf>,
     /// Where to write the report, in Markdown, and its plot beside it.
     #[arg(long)]
     output: Option<PathBuf>,
@@ -82,9 +85,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for _ in 0..scale.setups {
         // Those of before have ended when others begin.
         contenders.clear();
-        contenders = contender::all()?;
+        contenders = contender::all(arguments.agent.as_deref())?;
         let cases = only.unwrap_or_default();
         load::measure(&contenders, scale.rounds, cases, &mut load)?;
+    }
+    if arguments.agent.is_some() {
+        return Ok(());
     }
     let (latency, idle) = match only {
         Some(_) => Default::default(),

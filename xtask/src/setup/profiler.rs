@@ -1,0 +1,30 @@
+//! What merges the counts of a program that counts what it executes.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result};
+use glob::glob;
+
+use super::step;
+use crate::command::run;
+
+/// Finds it in the compiler's own directory, or has rustup put it there.
+pub(super) fn install() -> Result<PathBuf> {
+    if let Some(found) = find()? {
+        return Ok(found);
+    }
+    step(
+        "adding llvm-tools to rustup's toolchain",
+        "llvm-profdata merges what was counted",
+    );
+    run(Command::new("rustup").args(["component", "add", "llvm-tools"]))?;
+    find()?.context("llvm-tools has no llvm-profdata")
+}
+
+fn find() -> Result<Option<PathBuf>> {
+    let output = Command::new("rustc").arg("--print=sysroot").output();
+    let output = output.context("cannot run rustc")?;
+    let sysroot = String::from_utf8_lossy(&output.stdout);
+    let pattern = format!("{}/lib/rustlib/*/bin/llvm-profdata", sysroot.trim());
+    Ok(glob(&pattern)?.find_map(Result::ok))
+}
