@@ -180,7 +180,9 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
          Weir, nginx and HAProxy (Debian's) as reverse proxies of the same kind of two nginx, which \
          answer a few bytes, or files of 10 KiB and 1 MiB: connections to them are kept, each in turn \
          is asked, the client is told of in the same four headers (`X-Forwarded-For`, `-Proto`, \
-         `-Host`, `-Port`), nothing is logged. All by turns in one run, a second a round: medians, of \
+         `-Host`, `-Port`), nothing is logged. nginx and HAProxy are as Debian builds them, Weir as \
+         `cargo xtask build --release` does, by a profile of what it executes under this very load \
+         (see below). All by turns in one run, a second a round: medians, of \
          what each took and of the ratios of the rounds, {ROUNDS} of each of {SETUPS} set-ups. \
          wrk makes HTTP/1.1 load, h2load HTTP/2, on eight streams a connection. TLS is 1.3 with a \
          P-256 certificate and AES-GCM, without resumption, and begins with a handshake for each \
