@@ -14,7 +14,6 @@ use crate::proxy::{
 };
 
 /// The head of a request to a backend: of every try, over whichever version of HTTP.
-#[derive(Clone)]
 pub(crate) struct RequestHead {
     pub(crate) method: Method,
     /// Of which the path and query count.
@@ -31,10 +30,26 @@ impl RequestHead {
         let hop = self.told.as_ref().map(Told::hop);
         hop.into_iter().flat_map(|hop| hop.x_forwarded())
     }
+
+    /// A map of all headers.
+    pub(crate) fn all_headers(&self) -> HeaderMap {
+        let mut all = self.headers.clone();
+        all.extend(self.beside().map(|(name, value)| (name, value.clone())));
+        all
+    }
+
+    /// The same for somebody who does not hold on to the client's connection.
+    pub(super) fn detached(&self) -> RequestHead {
+        RequestHead {
+            method: self.method.clone(),
+            uri: self.uri.clone(),
+            headers: self.all_headers(),
+            told: None,
+        }
+    }
 }
 
 /// Who asks, in headers that nobody looks up: they are in no map.
-#[derive(Clone)]
 pub(crate) struct Told {
     pub(crate) link: Rc<Link>,
     /// The host that it asks for, with its port if it has one.

@@ -34,10 +34,10 @@ pub(super) fn mirror(
         Some(Some(body)) => body,
         None => super::RequestBody::Empty,
     };
-    let (pool, head) = (service.pools[pool].clone(), head.clone());
+    // The client need not stay for it.
+    let (pool, head) = (service.pools[pool].clone(), head.detached());
     let (timers, balance) = (link.worker.timers.clone(), route.balance);
     let times = Times::of(&route.timeouts, &timers);
-    // The client need not stay for it.
     let caller = link.caller(&pool.plan);
     tokio::task::spawn_local(async move {
         let Some((_, upstream)) = pick(&pool, balance, fastrand::u64(..), &Tried::default()) else {

@@ -197,10 +197,8 @@ fn request(asked: &RequestHead, body: RequestBody, secure: bool) -> Request<Requ
     let mut request = Request::new(body);
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = asked.method.clone();
-    let mut headers = asked.headers.clone();
-    let host = headers.remove(HOST);
-    headers.extend((asked.beside()).map(|(name, value)| (name, value.clone())));
-    *request.headers_mut() = headers;
+    *request.headers_mut() = asked.all_headers();
+    let host = request.headers_mut().remove(HOST);
     let mut target = uri::Parts::default();
     target.path_and_query = asked.uri.path_and_query().cloned();
     target.authority = host.and_then(|host| host.as_bytes().try_into().ok());
