@@ -31,7 +31,9 @@ pub(crate) fn cargo() -> Result<Command> {
     let packed = profile()?;
     if packed.exists() {
         let profile = unpack(&packed)?;
-        with_flag(&mut cargo, &format!("-Cprofile-use={}", profile.display()));
+        let profile = format!("-Cprofile-use={}", profile.display());
+        // Functions that have changed since are compiled as without it, and not warned of each.
+        with_flags(&mut cargo, &[&profile, "-Cllvm-args=-no-pgo-warn-mismatch"]);
     } else {
         eprintln!(
             "release: without {}, which `cargo xtask profile` makes, HTTP takes about an eighth \
@@ -42,8 +44,8 @@ pub(crate) fn cargo() -> Result<Command> {
     Ok(cargo)
 }
 
-/// Gives the compiler a flag more than the environment does.
-pub(crate) fn with_flag(cargo: &mut Command, flag: &str) {
+/// Gives the compiler more flags than the environment does.
+pub(crate) fn with_flags(cargo: &mut Command, more: &[&str]) {
     let encoded = env::var("CARGO_ENCODED_RUSTFLAGS");
     let plain = env::var("RUSTFLAGS").unwrap_or_default();
     let mut flags: Vec<&str> = match &encoded {
@@ -51,7 +53,7 @@ pub(crate) fn with_flag(cargo: &mut Command, flag: &str) {
         Err(_) => plain.split_whitespace().collect(),
     };
     flags.retain(|flag| !flag.is_empty());
-    flags.push(flag);
+    flags.extend(more);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR));
 }
 
