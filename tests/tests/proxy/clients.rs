@@ -1,6 +1,6 @@
 //! Who asks, and how often: sessions, rate limits, connections, PROXY headers, the access log.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, io::Write as _};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::retry;
@@ -111,11 +111,17 @@ fn rates_are_limited_by_key() -> Result<()> {
 fn connections_of_a_client_are_limited() -> Result<()> {
     let limits = json!({ "limits": { "connections_per_client": 2 } });
     let scene = Scene::new(1, &limits, &json!({}))?;
-    let held = [scene.connect()?, scene.connect()?];
+    // Who is silent is accepted after a second, and then while one that asks is served.
+    let speaking = || {
+        let mut held = scene.connect()?;
+        held.write_all(b"G")?;
+        anyhow::Ok(held)
+    };
     let refused = || anyhow::Ok(!scene.curl(&[&scene.url("/name")])?.status.success());
-    retry(PATIENCE, || {
+    let held = retry(PATIENCE, || {
+        let held = [speaking()?, speaking()?];
         ensure!(refused()?, "a third is served");
-        Ok(())
+        Ok(held)
     })?;
     drop(held);
     retry(PATIENCE, || {
