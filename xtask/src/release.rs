@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{self, workspace};
+use crate::{
+    command::{self, workspace},
+    toolchain::stdout,
+};
 
 /// The agent alone, as it is shipped.
 pub(crate) const AGENT: [&str; 6] = [
@@ -60,11 +63,14 @@ pub(crate) fn with_flags(cargo: &mut Command, more: &[&str]) {
 /// The profile for the compiler that cargo uses. Functions have other names with another, and its
 /// LLVM may not read it.
 pub(crate) fn profile() -> Result<PathBuf> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("--version").output();
-    let output = output.context("cannot run rustc")?;
-    let version = String::from_utf8_lossy(&output.stdout);
+    let version = rustc("--version")?;
     Ok(workspace().join("pgo").join(name(&version)))
+}
+
+/// What the compiler that cargo uses says.
+pub(crate) fn rustc(argument: &str) -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    stdout(Command::new(rustc).arg(argument))
 }
 
 /// A profile's name, for what `rustc --version` says.

@@ -106,7 +106,8 @@ fn rustc(toolchain: &str, argument: &str) -> Result<String> {
     )
 }
 
-fn stdout(command: &mut Command) -> Result<String> {
+/// What a program that succeeds says.
+pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_owned();
     let output = command
         .output()

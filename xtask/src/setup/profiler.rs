@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use glob::glob;
 
 use super::step;
-use crate::command::run;
+use crate::{command::run, release};
 
 /// Finds it in the compiler's own directory, or has rustup put it there.
 pub(super) fn install() -> Result<PathBuf> {
@@ -22,9 +22,7 @@ pub(super) fn install() -> Result<PathBuf> {
 }
 
 fn find() -> Result<Option<PathBuf>> {
-    let output = Command::new("rustc").arg("--print=sysroot").output();
-    let output = output.context("cannot run rustc")?;
-    let sysroot = String::from_utf8_lossy(&output.stdout);
+    let sysroot = release::rustc("--print=sysroot")?;
     let pattern = format!("{}/lib/rustlib/*/bin/llvm-profdata", sysroot.trim());
     Ok(glob(&pattern)?.find_map(Result::ok))
 }
