@@ -28,23 +28,47 @@ impl Results {
         )
     }
 
-    /// Nanoseconds more than dropping it.
-    fn added(&self, name: &str, kind: packets::Kind) -> f64 {
-        self.each(name, kind) - self.each(DROP, kind)
+    /// The middle of what two are to each other in each round: what else the host does weighs on
+    /// both alike.
+    fn beside(
+        &self,
+        (name, other): (&str, &str),
+        kind: packets::Kind,
+        compare: impl Fn(f64, f64) -> f64,
+    ) -> f64 {
+        let rounds = self.frames(name, kind).iter();
+        let pairs = rounds.zip(self.frames(other, kind));
+        median(pairs.map(|(one, other)| compare(one.nanoseconds, other.nanoseconds)))
     }
 
-    /// Part of the frames that were lost, of all rounds.
-    fn lost(&self, name: &str, kind: packets::Kind) -> f64 {
-        let rounds = self.frames(name, kind).iter();
-        let (sent, arrived) = rounds.fold((0, 0), |(sent, arrived), round| {
-            (sent + round.sent, arrived + round.arrived)
-        });
-        (sent - arrived) as f64 / sent as f64
+    /// Nanoseconds a packet more than another takes.
+    fn more(&self, name: &str, other: &str, kind: packets::Kind) -> f64 {
+        self.beside((name, other), kind, |one, other| one - other)
+    }
+
+    /// Nanoseconds more than dropping it.
+    fn added(&self, name: &str, kind: packets::Kind) -> f64 {
+        self.more(name, DROP, kind)
     }
 
     /// Packets that arrive, a second.
     fn rate(&self, name: &str, kind: packets::Kind) -> f64 {
-        1e9 / self.each(name, kind) * (1.0 - self.lost(name, kind))
+        1e9 / self.each(name, kind) * self.arrived(name, kind)
+    }
+
+    /// Part of the packets a second that arrive through the floor.
+    fn of_floor(&self, name: &str, kind: packets::Kind) -> f64 {
+        let faster = self.beside((name, RELAY), kind, |one, floor| floor / one);
+        faster * self.arrived(name, kind) / self.arrived(RELAY, kind)
+    }
+
+    /// Part of the frames that arrived, of all rounds.
+    fn arrived(&self, name: &str, kind: packets::Kind) -> f64 {
+        let rounds = self.frames(name, kind).iter();
+        let (sent, arrived) = rounds.fold((0, 0), |(sent, arrived), round| {
+            (sent + round.sent, arrived + round.arrived)
+        });
+        arrived as f64 / sent as f64
     }
 
     fn exchanges(&self, name: &str, kind: connections::Kind) -> &[connections::Round] {
@@ -99,12 +123,13 @@ fn packets_table(results: &Results) -> String {
                             format!("1/{part:.1}")
                         }
                     };
-                    let floor = 100.0 * rate / results.rate(RELAY, kind);
+                    let floor = 100.0 * results.of_floor(name, kind);
                     let (dnat, masquerade) = (of(DNAT), of(MASQUERADE));
                     write!(text, " {floor:.0}% | {added:.0} | {dnat} | {masquerade} |")
                 }
             };
-            let _ = write!(text, " {:.2}% |", 100.0 * results.lost(name, kind));
+            let lost = 1.0 - results.arrived(name, kind);
+            let _ = write!(text, " {:.2}% |", 100.0 * lost);
         }
         text.push('\n');
     }
@@ -154,7 +179,7 @@ fn aims(results: &Results) -> String {
     };
     for name in [DSR, NAT] {
         for kind in [Steady, New] {
-            let part = results.rate(name, kind) / results.rate(RELAY, kind);
+            let part = results.of_floor(name, kind);
             let what = format!("{name}, packets a second, {}", flows(kind));
             line(
                 what,
@@ -197,8 +222,8 @@ look-ups.
 
 /// What a program may take beside the redirect, what Weir's take, and for what.
 fn budget(results: &Results) -> String {
-    let each = |name| results.each(name, packets::Kind::Steady);
-    let beside = |name| each(name) - each(RELAY);
+    let floor = results.each(RELAY, packets::Kind::Steady);
+    let beside = |name| results.more(name, RELAY, packets::Kind::Steady);
     let (dsr, nat, full_nat) = (beside(DSR), beside(NAT), beside(FULL_NAT));
     format!(
         "\n90% of the floor leave a program {:.0} ns beside the redirect; with steady flows Weir takes \
@@ -211,7 +236,7 @@ fn budget(results: &Results) -> String {
          place and one on the free entries, and an entry that is in no cache), a quarter looking first \
          whether the keys are there, an eighth hashing keys of 40 bytes. Their memory is taken when the \
          agent starts; as it came with the flows, a third was added.\n",
-        each(RELAY) / 0.9 - each(RELAY),
+        floor / 0.9 - floor,
         new = results.added(FULL_NAT, packets::Kind::New),
     )
 }
@@ -228,7 +253,8 @@ pub(crate) fn write(results: &Results, page: &Path) -> Result<()> {
             text,
             "\n## Packets\n\n\
              Written by `cargo xtask bench forward` {}.\n\n\
-             Datagrams of 60 bytes with checksums, {rounds} rounds, all by turns in one run; medians. A \
+             Datagrams of 60 bytes with checksums, {rounds} rounds, all by turns in one run; medians, and of what \
+             one is to another the median of what it was in each round. A \
              generator in the kernel (BPF_PROG_TEST_RUN with live frames) sends two million frames a round, through nftables half a \
              million, from a client's namespace over veth; sixteen backends are behind one link. The generator, \
              the balancer and the backends' NIC, which counts and drops, share one core: the time that \
