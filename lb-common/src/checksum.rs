@@ -15,13 +15,26 @@ impl Delta {
     /// A 16-bit word at an even offset was `old` and is `new`.
     #[inline(always)]
     pub const fn word16(self, old: u16, new: u16) -> Self {
-        Self(self.0 + (!old) as u64 + new as u64)
+        self.change(old as u64, new as u64, u16::MAX as u64)
     }
 
     /// A 32-bit word at an even offset was `old` and is `new`.
     #[inline(always)]
     pub const fn word32(self, old: u32, new: u32) -> Self {
-        Self(self.0 + (!old) as u64 + new as u64)
+        self.low32(old as u64, new as u64)
+    }
+
+    /// The same where they stand in the lower halves of words whose upper halves are zero.
+    #[inline(always)]
+    pub const fn low32(self, old: u64, new: u64) -> Self {
+        self.change(old, new, u32::MAX as u64)
+    }
+
+    /// `old` and `new` are at most `max`. Subtracted, not complemented: that takes two instructions
+    /// more on BPF.
+    #[inline(always)]
+    const fn change(self, old: u64, new: u64, max: u64) -> Self {
+        Self(self.0.wrapping_add(new).wrapping_add(max).wrapping_sub(old))
     }
 
     /// A 64-bit word at an even offset was `old` and is `new`.
@@ -40,7 +53,7 @@ impl Delta {
     /// The checksum field that was `check`, after the change (RFC 1624, equation 3).
     #[inline(always)]
     pub const fn apply(self, check: u16) -> u16 {
-        !fold(self.0 + (!check) as u64)
+        !fold(self.word16(check, 0).0)
     }
 
     /// The same for UDP, where a computed zero is sent as all ones (RFC 768). The caller

@@ -141,12 +141,12 @@ fn is_translated(key: &FragmentKey, way: &FragmentWay) -> bool {
 
 #[inline(always)]
 fn translate<F: Frame>(frame: &mut F, packet: &Packet, way: &FragmentWay) -> Result<(), Reason> {
-    let (family, ttl) = (packet.family, packet.ttl.wrapping_sub(1));
+    let family = packet.family;
     let delta = address_delta(Delta::NONE, family, &packet.source, &way.source);
     let delta = address_delta(delta, family, &packet.destination, &way.destination);
     let at = |address: Address| Some(Endpoint { address, port: 0 });
     let (source, destination) = (at(way.source), at(way.destination));
-    translate_ip(frame, packet, source, destination, (Some(ttl), delta))
+    translate_ip(frame, packet, source, destination, (true, delta))
 }
 
 /// How far the identifications of what is sent between two addresses are moved. Others may get the

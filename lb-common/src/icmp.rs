@@ -146,9 +146,8 @@ pub(crate) fn translate_error<F: Frame>(
         addresses = address_delta(addresses, packet.family, &about.destination, &new.address);
         ports = ports.word16(about.destination_port(), new.port);
     }
-    let ttl = Some(packet.ttl.wrapping_sub(1));
-    translate_ip(frame, packet, source, destination, (ttl, outer))?;
-    translate_ip(frame, about, destination, source, (None, addresses))?;
+    translate_ip(frame, packet, source, destination, (true, outer))?;
+    translate_ip(frame, about, destination, source, (false, addresses))?;
     let both = addresses.and(ports);
     let mut sum = translate_quoted_l4(frame, quote, source, destination, both)?.and(ports);
     if packet.family != IPV4 {

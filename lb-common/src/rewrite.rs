@@ -49,13 +49,13 @@ pub fn translate<F: Frame>(
         addresses = address_delta(addresses, packet.family, &packet.destination, &new.address);
         ports = ports.word16(packet.destination_port(), new.port);
     }
-    let ttl = Some(packet.ttl.wrapping_sub(1));
-    translate_ip(frame, packet, source, destination, (ttl, addresses))?;
+    translate_ip(frame, packet, source, destination, (true, addresses))?;
     translate_l4(frame, packet, source, destination, addresses.and(ports))
 }
 
-/// Gives an IP header these addresses and this TTL (`None`: as it is), and IPv4's its checksum.
-/// `addresses`: what of the change is the addresses'.
+/// Gives an IP header these addresses (`None`: as it is), counts its TTL, which is above 0, down by
+/// one where it is `routed`, and gives IPv4's its checksum. `addresses`: what of the change is the
+/// addresses'.
 ///
 /// # Errors
 ///
@@ -66,12 +66,12 @@ pub(crate) fn translate_ip<F: Frame>(
     packet: &Packet,
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
-    (ttl, addresses): (Option<u8>, Delta),
+    (routed, addresses): (bool, Delta),
 ) -> Result<(), Reason> {
     if packet.family == IPV4 {
-        translate_ipv4(frame, packet, source, destination, (ttl, addresses))
+        translate_ipv4(frame, packet, source, destination, (routed, addresses))
     } else {
-        translate_ipv6(frame, packet, source, destination, ttl)
+        translate_ipv6(frame, packet, source, destination, routed)
     }
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn translate_ip<F: Frame>(
 #[inline(always)]
 pub(crate) fn address_delta(delta: Delta, family: u8, old: &Address, new: &Address) -> Delta {
     if family == IPV4 {
-        return delta.word32(old[0] as u32, new[0] as u32);
+        return delta.low32(old[0], new[0]);
     }
     delta.word64(old[0], new[0]).word64(old[1], new[1])
 }
@@ -90,7 +90,7 @@ fn translate_ipv4<F: Frame>(
     packet: &Packet,
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
-    (ttl, addresses): (Option<u8>, Delta),
+    (routed, addresses): (bool, Delta),
 ) -> Result<(), Reason> {
     let mut ip = frame
         .window_mut::<{ Ipv4Hdr::LEN }>(packet.l3)
@@ -102,12 +102,10 @@ fn translate_ipv4<F: Frame>(
         ip.set::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>(new.address[0] as u32);
     }
     let mut delta = addresses;
-    if let Some(ttl) = ttl {
-        ip.set::<u8, { offset_of!(Ipv4Hdr, ttl) }>(ttl);
-        delta = delta.word16(
-            u16::from_ne_bytes([packet.ttl, packet.protocol]),
-            u16::from_ne_bytes([ttl, packet.protocol]),
-        );
+    if routed {
+        ip.set::<u8, { offset_of!(Ipv4Hdr, ttl) }>(packet.ttl.wrapping_sub(1));
+        // Whatever it was, and whatever the protocol beside it (RFC 1141).
+        delta = delta.word16(u16::from_ne_bytes([1, 0]), 0);
     }
     let check = ip.get::<u16, { offset_of!(Ipv4Hdr, check) }>();
     ip.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(check));
@@ -120,7 +118,7 @@ fn translate_ipv6<F: Frame>(
     packet: &Packet,
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
-    ttl: Option<u8>,
+    routed: bool,
 ) -> Result<(), Reason> {
     const SOURCE: usize = offset_of!(Ipv6Hdr, src_addr);
     const DESTINATION: usize = offset_of!(Ipv6Hdr, dst_addr);
@@ -135,8 +133,8 @@ fn translate_ipv6<F: Frame>(
         ip.set::<u64, { DESTINATION }>(new.address[0]);
         ip.set::<u64, { DESTINATION + 8 }>(new.address[1]);
     }
-    if let Some(ttl) = ttl {
-        ip.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(ttl);
+    if routed {
+        ip.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(packet.ttl.wrapping_sub(1));
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 //! knows the values.
 
 use aya_ebpf::Global;
-use lb_common::abi::direct;
 
 /// First half of the flow hash's secret.
 #[unsafe(no_mangle)]
@@ -36,11 +35,6 @@ pub(crate) static CPUS: Global<u32> = Global::new(1);
 /// Entries of `SERVICES` less one, a power of two.
 #[unsafe(no_mangle)]
 pub(crate) static SERVICE_MASK: Global<u64> = Global::new(0);
-
-/// Entries of `SLOTS` less one, a power of two: the verifier knows it, and not the compiler, which
-/// would leave out what bounds the index.
-#[unsafe(no_mangle)]
-pub(crate) static SLOT_MASK: Global<u64> = Global::new(direct::SLOTS as u64 - 1);
 
 /// Entries of `BACKENDS` less one, a power of two.
 #[unsafe(no_mangle)]
