@@ -1,5 +1,4 @@
-//! What is fixed when the program is loaded, nearly all by the agent: read-only, so the verifier
-//! knows the values.
+//! What the agent fixes when it loads the program: read-only, so the verifier knows the values.
 
 use aya_ebpf::Global;
 
