@@ -10,7 +10,10 @@ use super::{
     packets,
     tcp::{HAPROXY, NGINX},
 };
-use crate::{plot::Bars, statistics::median};
+use crate::{
+    plot::Bars,
+    statistics::{median, median_of_pairs},
+};
 
 impl Results {
     fn frames(&self, name: &str, kind: packets::Kind) -> &[packets::Round] {
@@ -28,22 +31,10 @@ impl Results {
         )
     }
 
-    /// The middle of what two are to each other in each round: what else the host does weighs on
-    /// both alike.
-    fn beside(
-        &self,
-        (name, other): (&str, &str),
-        kind: packets::Kind,
-        compare: impl Fn(f64, f64) -> f64,
-    ) -> f64 {
-        let rounds = self.frames(name, kind).iter();
-        let pairs = rounds.zip(self.frames(other, kind));
-        median(pairs.map(|(one, other)| compare(one.nanoseconds, other.nanoseconds)))
-    }
-
     /// Nanoseconds a packet more than another takes.
     fn more(&self, name: &str, other: &str, kind: packets::Kind) -> f64 {
-        self.beside((name, other), kind, |one, other| one - other)
+        let (own, other) = (self.frames(name, kind), self.frames(other, kind));
+        median_of_pairs(own, other, |own, other| own.nanoseconds - other.nanoseconds)
     }
 
     /// Nanoseconds more than dropping it.
@@ -58,7 +49,8 @@ impl Results {
 
     /// Part of the packets a second that arrive through the floor.
     fn of_floor(&self, name: &str, kind: packets::Kind) -> f64 {
-        let faster = self.beside((name, RELAY), kind, |one, floor| floor / one);
+        let (own, floor) = (self.frames(name, kind), self.frames(RELAY, kind));
+        let faster = median_of_pairs(own, floor, |own, floor| floor.nanoseconds / own.nanoseconds);
         faster * self.arrived(name, kind) / self.arrived(RELAY, kind)
     }
 

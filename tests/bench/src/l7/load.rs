@@ -6,7 +6,11 @@ use super::{
     cases::{CASES, Case, Client},
     contender::Contender,
 };
-use crate::{interrupt, statistics::median, wrk};
+use crate::{
+    interrupt,
+    statistics::{median, median_of_pairs},
+    wrk,
+};
 
 /// Rounds of a case with a contender.
 pub(crate) struct Series {
@@ -36,11 +40,11 @@ impl Series {
         median(self.rounds.iter().map(|round| round.seconds))
     }
 
-    /// How many times as much CPU it took as another, round by round: what shares the machine slows
-    /// all that is near in time.
+    /// How many times as much CPU it took as another, round by round.
     pub(crate) fn times(&self, other: &Series) -> f64 {
-        let both = self.rounds.iter().zip(&other.rounds);
-        median(both.map(|(own, other)| own.seconds / other.seconds))
+        median_of_pairs(&self.rounds, &other.rounds, |own, other| {
+            own.seconds / other.seconds
+        })
     }
 
     /// Requests that failed, in all rounds.
